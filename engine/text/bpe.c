@@ -14,6 +14,8 @@ struct bpe_symbol {
     uint32_t prev, next; /* places, NONE at the ends */
 };
 
+/* Fibonacci hashing of both ids. Two parts of the product are mixed, since its low bits hardly
+ * depend on `left`. */
 static uint32_t pair_slot(const struct bpe *b, uint32_t left, uint32_t right)
 {
     uint64_t h = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
@@ -21,7 +23,8 @@ static uint32_t pair_slot(const struct bpe *b, uint32_t left, uint32_t right)
     return (uint32_t)(h >> 32 ^ h >> 15) & b->mask;
 }
 
-/* The slot of the pair, or the free one where it would go. */
+/* The slot of the pair, or the free one where it would go. Ends, for the table is at most half
+ * full. */
 static struct bpe_rule *find_slot(const struct bpe *b, uint32_t left, uint32_t right)
 {
     uint32_t at = pair_slot(b, left, right);
@@ -31,7 +34,8 @@ static struct bpe_rule *find_slot(const struct bpe *b, uint32_t left, uint32_t r
     return &b->rules[at];
 }
 
-/* NONE when the pair has no rule: a free slot is all ones. */
+/* NONE when the pair has no rule: a free slot is all ones. No rule has that rank (bpe_add), so a
+ * search for the least one needs no other test. */
 static uint32_t pair_rank(const struct bpe *b, uint32_t left, uint32_t right)
 {
     return find_slot(b, left, right)->rank;
@@ -42,7 +46,7 @@ int bpe_init(struct bpe *b, uint32_t max_rules)
     size_t n_slots = 16;
 
     *b = (struct bpe){ .max_rules = max_rules };
-    while (n_slots < 2 * (size_t)max_rules)
+    while (n_slots < 2 * (size_t)max_rules) /* half full at most */
         n_slots *= 2;
     b->rules = malloc(n_slots * sizeof(*b->rules));
     if (!b->rules)
@@ -79,7 +83,8 @@ void bpe_scratch_fini(struct bpe_scratch *s)
 }
 
 /* The ranks of all neighbours are kept beside the ids, so that a merge looks up only the two pairs
- * that it made. */
+ * that it made. n is small: a list that is searched and moved is faster than a heap, and needs no
+ * memory. */
 static size_t merge_short(const struct bpe *b, uint32_t *ids, size_t n)
 {
     uint32_t ranks[BPE_SHORT];
@@ -89,10 +94,12 @@ static size_t merge_short(const struct bpe *b, uint32_t *ids, size_t n)
         ranks[i] = pair_rank(b, ids[i], ids[i + 1]);
     while (n > 1) {
         for (best = 0, i = 1; i + 1 < n; i++)
-            if (ranks[i] < ranks[best])
+            if (ranks[i] < ranks[best]) /* the leftmost of equal ones */
                 best = i;
         if (ranks[best] == NONE)
             break;
+        /* The merged pair is at best, best + 1. Ids behind it move one place down, and ranks with
+         * them: only those of the pairs that have the new token in them are looked up again. */
         ids[best] = find_slot(b, ids[best], ids[best + 1])->result;
         n--;
         memmove(&ids[best + 1], &ids[best + 2], (n - best - 1) * sizeof(*ids));
@@ -107,6 +114,7 @@ static size_t merge_short(const struct bpe *b, uint32_t *ids, size_t n)
 
 /* --- long words: a binary heap of (rank, place), smallest first ------------------------------- */
 
+/* The hole moves up instead of swapping. */
 static void heap_push(uint64_t *heap, size_t *n, uint64_t key)
 {
     size_t at = (*n)++;
@@ -135,6 +143,9 @@ static uint64_t heap_pop(uint64_t *heap, size_t *n)
     return top;
 }
 
+/* Adds the pair that begins at a place, if there is a rule for it. The rank is in the upper half of
+ * the key and the place in the lower one, so the heap's order is that of the definition: rank
+ * first, then from left to right. */
 static void push_pair(const struct bpe *b, struct bpe_scratch *s, size_t *n_heap, uint32_t at)
 {
     const struct bpe_symbol *sym = &s->symbols[at];
@@ -164,6 +175,7 @@ static int reserve(struct bpe_scratch *s, size_t n)
     return 0;
 }
 
+/* The same as merge_short, with the ids in a linked list and the pairs in a heap. */
 static size_t merge_long(const struct bpe *b, struct bpe_scratch *s, uint32_t *ids, size_t n)
 {
     struct bpe_symbol *sym = s->symbols, *left, *right;
@@ -193,10 +205,10 @@ static size_t merge_long(const struct bpe *b, struct bpe_scratch *s, uint32_t *i
             continue;
         left->id = rule->result;
         left->next = right->next;
-        right->id = NONE;
+        right->id = NONE; /* keys of its place are stale */
         if (left->next != NONE)
             sym[left->next].prev = at;
-        if (left->prev != NONE)
+        if (left->prev != NONE) /* two new pairs */
             push_pair(b, s, &n_heap, left->prev);
         push_pair(b, s, &n_heap, at);
     }
@@ -205,6 +217,8 @@ static size_t merge_long(const struct bpe *b, struct bpe_scratch *s, uint32_t *i
     return n_left;
 }
 
+/* A word is at most BPE_MAX long (the caller cuts it), so a key's lower half has room for a place.
+ */
 int bpe_merge(const struct bpe *b, struct bpe_scratch *s, uint32_t *ids, size_t n, size_t *ret_n)
 {
     int r;

@@ -1,3 +1,8 @@
+/* Knowing a template is a search for a few expressions that only that family has, in the canonical
+ * spelling. It must not be lax: a template that is taken for another one gives a model text that it
+ * was never trained on, and nobody would notice. So whatever may change the text in a way that is
+ * not rendered here (`strangers`) makes it unknown, and an unknown one is refused with a sentence.
+ */
 #include "engine/text/chat.h"
 
 #include "engine/text/chat_tools.h"
@@ -10,7 +15,7 @@
 #include <string.h>
 
 /* Expressions in the canonical spelling of template.h: \1 stands for a quote, \2 \3 for {{ }}, \5
- * for the end of a statement. */
+ * for the end of a statement. Blanks are gone in that spelling, so a loop is "formessagein". */
 #define CHATML_MESSAGE "\1<|im_start|>\1+message.role+\1\n\1+message.content+\1<|im_end|>\n\1"
 #define CHATML_ANSWER  "\2\1<|im_start|>assistant\n\1\3"
 #define CHATML_TOOL    "\2\1\n<tool_response>\n\1\3\2message.content\3\2\1\n</tool_response>\1\3"
@@ -37,6 +42,7 @@ struct chat {
 
 /* --- knowing a template ----------------------------------------------------------------------- */
 
+/* All of these searches are over one string of a few kilobytes, once, when a model is loaded. */
 static bool has(const char *t, const char *what)
 {
     return strstr(t, what) != NULL;
@@ -53,7 +59,8 @@ static bool has_any(const char *t, const char *const *words, size_t n)
 }
 
 /* The default system message stands as one literal with the tokens around it. A literal that ends
- * before <|im_end|> is another one: the head of a message that the caller gave. */
+ * before <|im_end|> is another one: the head of a message that the caller gave. The caller's has
+ * the message's content behind it, outside of the literal. */
 static char *find_chatml_system(const char *t)
 {
     static const char head[] = "<|im_start|>system\n", end[] = "<|im_end|>\n\1";
@@ -69,6 +76,7 @@ static char *find_chatml_system(const char *t)
     return NULL;
 }
 
+/* -ENOTSUP: not that family, or one of its relatives that does more than is rendered here. */
 static int know_chatml(struct chat *c, const char *t)
 {
     /* What would change a message's text or an answer's head in ways that we don't render. */
@@ -79,6 +87,8 @@ static int know_chatml(struct chat *c, const char *t)
         has_any(t, strangers, sizeof(strangers) / sizeof(*strangers)))
         return -ENOTSUP;
     c->family = CHAT_CHATML;
+    /* Without the form for results a template's tools are of no use: calls could not be answered.
+     */
     if (has(t, "message.role==\1tool\1") && has(t, CHATML_TOOL))
         c->tools = chat_tools_know(t);
     c->system = find_chatml_system(t);
@@ -104,7 +114,8 @@ static const char *find_literal(const char *t, const char *before, size_t *ret_l
 }
 
 /* Llama 3.1 and 3.2 begin every conversation with two dates. The second is the template's own
- * default: the text of a conversation should not depend on the day. */
+ * default: the text of a conversation should not depend on the day. Both stand in front of what the
+ * caller's own system message says, and make a system message where it gave none. */
 static int know_llama3_system(struct chat *c, const char *t)
 {
     static const char cutoff[] = "\2\1Cutting Knowledge Date: ";
@@ -123,6 +134,7 @@ static int know_llama3_system(struct chat *c, const char *t)
     return 0;
 }
 
+/* Llama 3 has neither dates nor tools; 3.1 and later have both. */
 static int know_llama3(struct chat *c, const char *t)
 {
     static const char *const strangers[] = { "think", "strip(", "split(", "replace(" };
@@ -139,7 +151,8 @@ static int know_llama3(struct chat *c, const char *t)
     return know_llama3_system(c, t);
 }
 
-/* The template writes bos_token; its text is the token's. */
+/* The template writes bos_token; its text is the token's. Strings of the array have no index, so it
+ * is read up to the token. */
 static int read_bos(struct chat *c, const struct gguf *g, struct why *why)
 {
     struct gguf_array tokens;
@@ -159,7 +172,8 @@ static int read_bos(struct chat *c, const struct gguf *g, struct why *why)
     return c->bos ? 0 : -ENOMEM;
 }
 
-/* Jinja renders nothing of a loop over no messages, and fails at a look at the first of none. */
+/* Jinja renders nothing of a loop over no messages, and fails at a look at the first of none. Which
+ * comes first in the template's text tells what is rendered before the loop. */
 static void know_of_none(struct chat *c, const char *t)
 {
     const char *loop = strstr(t, "formessagein"), *first = strstr(t, "messages[0]"),
@@ -169,6 +183,7 @@ static void know_of_none(struct chat *c, const char *t)
     c->bos_first = bos && (!loop || bos < loop);
 }
 
+/* -ENOTSUP gets its sentence here; other errors have theirs already, or are -ENOMEM. */
 static int know(struct chat *c, const struct gguf *g, struct gguf_str source, struct why *why)
 {
     char *t = NULL;
@@ -300,7 +315,8 @@ static void put_message(const struct chat *c, struct chat_out *o, const struct c
 }
 
 /* Calls, and what was said before them or NULL. Llama 3.1's template has one call a turn, and
- * leaves out what was said beside it. */
+ * leaves out what was said beside it. A caller may have put several calls into one message: there
+ * each becomes a turn. */
 static void put_calls(const struct chat *c, struct chat_out *o, const struct chat_message *said,
                       const struct chat_message *calls)
 {
@@ -317,13 +333,17 @@ static void put_calls(const struct chat *c, struct chat_out *o, const struct cha
     } while (at < calls->text_len);
 }
 
-/* What a conversation begins with; returns how many of the messages it took in. */
+/* What a conversation begins with; returns how many of the messages it took in. Messages that are
+ * taken in here are the tools, a system message, and with Llama 3.1's tools the first user message,
+ * which the list of tools stands in front of. Llama 3.1's dates (own) come beside what was given,
+ * ChatML's default only in its place. Without tools or a system text of the template's own nothing
+ * is taken in: the first message is then one like the others. */
 static size_t put_start(const struct chat *c, struct chat_out *o, const struct chat_message *msgs,
                         size_t n_msgs)
 {
     bool has_tools = n_msgs > 0 && is_role(&msgs[0], "tools"),
          bare = has_tools && c->tools == CHAT_TOOLS_BARE;
-    size_t n = has_tools ? 1 : 0;
+    size_t n = has_tools ? 1 : 0; /* messages taken in */
     const struct chat_message *given = n < n_msgs && is_role(&msgs[n], "system") ? &msgs[n] : NULL;
     bool own = c->system && (c->family == CHAT_LLAMA3 || !given);
 
@@ -352,6 +372,8 @@ static size_t put_start(const struct chat *c, struct chat_out *o, const struct c
     return n;
 }
 
+/* All messages are looked at before the first is emitted: a rendering that fails in the middle
+ * would leave the caller with half a text. `first`: where tools may stand. */
 static int check_message(const struct chat_message *m, bool first)
 {
     bool tools = is_role(m, "tools"), calls = is_role(m, "calls");
@@ -383,6 +405,8 @@ static size_t put_next(const struct chat *c, struct chat_out *o, const struct ch
     return 1;
 }
 
+/* The pieces are emitted as they are made; nothing of the rendered text is kept here. An open turn
+ * is an answer whose own end nobody kept: it is written before the next message. */
 int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
                 enum chat_at at, bool open_answer,
                 int (*emit)(void *arg, const struct chat_piece *p), void *arg)

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Empty pieces are not passed on: a caller may take a piece for a change of what it reads. After a
+ * failure all that follows is dropped, so no caller in here has to look at o->r. */
 void chat_put_piece(struct chat_out *o, const char *text, size_t len, bool special)
 {
     struct chat_piece p = { .text = text, .len = len, .special = special };
@@ -41,7 +43,8 @@ static size_t space_len(const uint8_t *p, size_t n)
     return len;
 }
 
-/* The same for the one that ends there. A space is at most 3 bytes long. */
+/* The same for the one that ends there. A space is at most 3 bytes long. The bytes of a longer
+ * character can't be mistaken for one: its last bytes alone are no UTF-8. */
 static size_t last_space_len(const uint8_t *p, size_t n)
 {
     size_t len;
@@ -52,6 +55,7 @@ static size_t last_space_len(const uint8_t *p, size_t n)
     return 0;
 }
 
+/* Jinja's `trim`, which is Python's str.strip(): Llama 3's template does this to each message. */
 void chat_put_trimmed(struct chat_out *o, const char *text, size_t len)
 {
     const uint8_t *p = (const uint8_t *)text;
@@ -66,7 +70,8 @@ void chat_put_trimmed(struct chat_out *o, const char *text, size_t len)
     chat_put_piece(o, (const char *)p, len, false);
 }
 
-/* A JSON string, as json.dumps(text, ensure_ascii=False) writes it. */
+/* A JSON string, as json.dumps(text, ensure_ascii=False) writes it. Text that needs no escape is
+ * passed on in stretches, as it is. */
 void chat_put_json(struct chat_out *o, const char *text, size_t len)
 {
     static const char short_names[] = "btn-fr"; /* of 08 to 0D; 0B has none */

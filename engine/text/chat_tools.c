@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* Words of Qwen2.5's template. */
+/* Words of Qwen2.5's template. They are looked for in a template (chat_tools_know), and written
+ * where it has them: so a model reads its own template's words or the file is not taken for that
+ * form. */
 #define TAGGED_HEAD                                                                                \
     "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are " \
     "provided with function signatures within <tools></tools> XML tags:\n<tools>"
@@ -36,6 +38,8 @@ static bool has_all(const char *t, const char *const *words, size_t n)
     return true;
 }
 
+/* Each form is known by all of its fixed texts. One that differs in a word is none: what is written
+ * would not be what the model was trained on. */
 enum chat_tools chat_tools_know(const char *t)
 {
     static const char *const tagged[] = {
@@ -76,6 +80,8 @@ static bool next_line(const struct chat_message *m, size_t *at, struct line *ret
     return true;
 }
 
+/* A name is written between quotes as it is, so what would have to be escaped is not taken. Bytes
+ * above 0x7f are: names may be in any script. */
 static bool is_name(const char *s, size_t len)
 {
     for (size_t i = 0; i < len; i++)
@@ -84,7 +90,7 @@ static bool is_name(const char *s, size_t len)
     return len > 0;
 }
 
-/* "NAME ARGUMENTS" in two. */
+/* "NAME ARGUMENTS" in two. The arguments keep their blanks. */
 static bool split_call(const struct line *l, struct line *ret_name, struct line *ret_arguments)
 {
     const char *space = memchr(l->s, ' ', l->len);
@@ -97,7 +103,9 @@ static bool split_call(const struct line *l, struct line *ret_name, struct line 
 }
 
 /* Whether every bracket ends, and a string before its line does. What is between them is text to
- * the model, and the client's own business. *spaces grows by what indenting it would cost. */
+ * the model, and the client's own business. *spaces grows by what indenting it would cost. Cheap
+ * and strict enough that put_indented never leaves its depth: who changes one must change the
+ * other. */
 static bool is_closed(const struct line *l, size_t *spaces)
 {
     size_t depth = 0;
@@ -122,6 +130,7 @@ static bool is_closed(const struct line *l, size_t *spaces)
     return depth == 0 && !inside;
 }
 
+/* `at` is 0 where there is no line at all, which is no message either. */
 bool chat_tools_valid(const struct chat_message *m)
 {
     bool calls = strcmp(m->role, "calls") == 0;
@@ -141,7 +150,7 @@ bool chat_tools_valid(const struct chat_message *m)
 /* --- writing ---------------------------------------------------------------------------------- */
 
 /* Qwen2.5's vocabulary has both tags as tokens: in the template's own words, and nowhere else, they
- * are these. */
+ * are these. Text between the tags goes out as plain text, also what a client wrote into it. */
 static void put_tagged(struct chat_out *o, const char *text)
 {
     const char *at;
@@ -157,6 +166,7 @@ static void put_tagged(struct chat_out *o, const char *text)
     chat_put_text(o, text);
 }
 
+/* Depth is bounded by what chat_tools_valid counted: SPACES_MAX in all. */
 static void put_break(struct chat_out *o, size_t depth)
 {
     chat_put_text(o, "\n");
@@ -174,6 +184,7 @@ static size_t empty_len(const char *s, size_t n)
     return i < n && s[i] == (s[0] == '{' ? '}' : ']') ? i + 1 : 0;
 }
 
+/* From its opening quote to behind the closing one. The line was looked at, so it has one. */
 static size_t string_len(const char *s, size_t n)
 {
     size_t i = 1;
@@ -183,7 +194,8 @@ static size_t string_len(const char *s, size_t n)
     return i < n ? i + 1 : n;
 }
 
-/* A line of JSON as json.dumps(x, indent=4) writes it. */
+/* A line of JSON as json.dumps(x, indent=4) writes it. Strings are copied as they are; blanks
+ * outside of them are dropped and written anew. */
 static void put_indented(struct chat_out *o, const struct line *l)
 {
     size_t depth = 0, n;
@@ -215,6 +227,8 @@ static void put_indented(struct chat_out *o, const struct line *l)
     }
 }
 
+/* A system message that has only tools begins without the blank line that stands behind a text (+
+ * 2). */
 void chat_put_tools(struct chat_out *o, enum chat_tools form, const struct chat_message *tools,
                     bool after)
 {
@@ -237,6 +251,8 @@ void chat_put_tools(struct chat_out *o, enum chat_tools form, const struct chat_
     put_tagged(o, TAGGED_TAIL);
 }
 
+/* The arguments are the client's JSON, and go out as plain text: tags in them are not read as
+ * tokens. */
 static void put_call(struct chat_out *o, bool bare, const struct line *name,
                      const struct line *arguments)
 {

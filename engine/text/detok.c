@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+/* U+FFFD. */
 static size_t put_replacement(char *ret)
 {
     memcpy(ret, "\xef\xbf\xbd", 3);
@@ -11,7 +12,8 @@ static size_t put_replacement(char *ret)
 }
 
 /* One byte behind held ones. What is held is always the beginning of a character (UTF8_CUT), so
- * that a byte either goes on with it, ends it, or shows that it was none. */
+ * that a byte either goes on with it, ends it, or shows that it was none. At most one step deeper:
+ * with nothing held a byte is kept, given out or replaced. */
 static size_t push_byte(struct detok *d, uint8_t byte, char *ret)
 {
     size_t out = 0, len;
@@ -35,6 +37,7 @@ static size_t push_byte(struct detok *d, uint8_t byte, char *ret)
     return out + push_byte(d, byte, ret + out);
 }
 
+/* Whole characters are copied in one go; only the bytes around a cut one go through push_byte. */
 size_t detok_push(struct detok *d, const uint8_t *bytes, size_t n, char *ret)
 {
     size_t at = 0, out = 0, span;
@@ -53,6 +56,7 @@ size_t detok_push(struct detok *d, const uint8_t *bytes, size_t n, char *ret)
     return out;
 }
 
+/* What is held is one ill-formed part, however many bytes it has. */
 size_t detok_end(struct detok *d, char *ret)
 {
     if (d->n_held == 0)

@@ -10,7 +10,9 @@
  * Then rounds over the edges and the calls until nothing becomes less: what a state needs is one
  * more than what an edge's end needs, or what a call's rule and the state behind it need together.
  * Numbers only shrink, and each is made of some that were larger or equal: so they are consistent
- * after any round. */
+ * after any round. A missing edge makes a number larger than it has to be, never wrong: an answer
+ * is then told to end a little earlier. That is why edges may be left out where they would take too
+ * long, and rounds be given up. */
 #include "engine/text/ending.h"
 
 #include <errno.h>
@@ -24,7 +26,8 @@
 #define SKIPS_MAX 4u    /* calls in a row that read nothing */
 #define LOOK_WORK 64u   /* of a byte that is looked up among the tokens */
 
-/* With more states than this, of each run only one byte and the longest one are edges. */
+/* With more states than this, of each run only one byte and the longest one are edges. The longest
+ * one alone finds nearly the same numbers: a long text is made of longest runs and one rest. */
 #define ALL_RUNS_STATES 4096u
 
 struct measure {
@@ -49,6 +52,8 @@ static uint32_t next_of(const struct measure *m, uint32_t state, uint32_t class)
     return m->g->next[(size_t)state * m->g->n_classes + class];
 }
 
+/* An edge to where a state has one already, or to itself, can't make anything less. More than
+ * EDGES_MAX are dropped. */
 static void add_edge(struct measure *m, uint32_t to)
 {
     if (m->seen[to] == m->from || to == m->from || m->n_edges - m->edges_at[m->from] >= EDGES_MAX)
@@ -68,6 +73,7 @@ static void add_edge(struct measure *m, uint32_t to)
     m->edges[m->n_edges++] = to;
 }
 
+/* The other way round of class_of: which bytes are of a class. */
 static void index_classes(struct measure *m)
 {
     uint32_t n = 0;
@@ -81,6 +87,8 @@ static void index_classes(struct measure *m)
     m->bytes_at[m->g->n_classes] = (uint16_t)n;
 }
 
+/* Of each class the lengths for which there is a token of nothing but such bytes: a run of that
+ * length can be one token. */
 static void find_runs(struct measure *m)
 {
     const struct trie *t = m->t;
@@ -99,6 +107,8 @@ static void find_runs(struct measure *m)
     }
 }
 
+/* Follows one class from the state, a byte at a time, and adds where runs end for which there is a
+ * token. */
 static void add_runs(struct measure *m, uint32_t class)
 {
     uint32_t to = m->from, longest = GRAMMAR_DEAD;
@@ -123,7 +133,7 @@ static void add_runs(struct measure *m, uint32_t class)
 }
 
 /* The first token of [lo, hi), which share their first `depth` bytes and are longer, whose next
- * byte is not less than b. */
+ * byte is not less than b. By bisection: tokens are sorted by their bytes. */
 static uint32_t first_with(const struct trie *t, uint32_t lo, uint32_t hi, uint32_t depth,
                            uint32_t b)
 {
@@ -138,6 +148,7 @@ static uint32_t first_with(const struct trie *t, uint32_t lo, uint32_t hi, uint3
     return lo;
 }
 
+/* How many bytes may come in a state. */
 static uint32_t n_bytes(const struct measure *m, uint32_t state)
 {
     uint32_t n = 0;
@@ -148,7 +159,9 @@ static uint32_t n_bytes(const struct measure *m, uint32_t state)
     return n;
 }
 
-/* A class of one byte, and classes are in the order of their bytes. */
+/* A class of one byte, and classes are in the order of their bytes. So the neighbours in the table
+ * are the neighbours of the byte: a quote in the middle of all that a string may have leads
+ * elsewhere than both. */
 static bool is_odd(const struct measure *m, uint32_t state, uint32_t class)
 {
     uint32_t to = next_of(m, state, class);
@@ -158,7 +171,9 @@ static bool is_odd(const struct measure *m, uint32_t state, uint32_t class)
            (class + 1 == m->g->n_classes || next_of(m, state, class + 1) != to);
 }
 
-/* Tokens [lo, hi), whose first `depth` bytes lead to the state. No deeper than a token is long. */
+/* Tokens [lo, hi), whose first `depth` bytes lead to the state. No deeper than a token is long.
+ * Goes down the trie and the automaton together. skips: calls in a row that were passed by because
+ * their rule may be empty; what they stand for has no bytes of its own. */
 static void add_words(struct measure *m, uint32_t state, uint32_t lo, uint32_t hi, uint32_t depth,
                       uint32_t skips)
 {
@@ -192,6 +207,9 @@ static void add_words(struct measure *m, uint32_t state, uint32_t lo, uint32_t h
     }
 }
 
+/* Of all states, in the order of their numbers: edges_at needs no sorting. With many states the
+ * runs become shorter, and the words are left out once the work is used up: each state keeps its
+ * single bytes in any case. */
 static int make_edges(struct measure *m)
 {
     const struct grammar *g = m->g;
@@ -218,6 +236,8 @@ static int make_edges(struct measure *m)
 
 /* --- rounds ----------------------------------------------------------------------------------- */
 
+/* A call costs what its rule needs and what is needed behind it. Sums of two GRAMMAR_NEVER fit into
+ * 32 bits, and are more than one. */
 static uint32_t least_of(const struct measure *m, uint32_t s)
 {
     const struct grammar *g = m->g;
@@ -235,7 +255,8 @@ static uint32_t least_of(const struct measure *m, uint32_t s)
     return least;
 }
 
-/* From the last state to the first, which is how ends are come to, and the other way round. */
+/* From the last state to the first, which is how ends are come to, and the other way round.
+ * Alternating lets a number travel through a chain in either direction in one round. */
 static void make_rounds(struct measure *m)
 {
     struct grammar *g = m->g;
@@ -257,6 +278,8 @@ static void make_rounds(struct measure *m)
     }
 }
 
+/* Only a memory failure is an error. A first state without a number means that this vocabulary
+ * can't write the grammar at all; masks are made without numbers then. */
 int ending_measure(struct grammar *g, const struct trie *t)
 {
     struct measure m = { .g = g, .t = t };

@@ -1,3 +1,7 @@
+/* Nodes, kids, ranges and bytes are arrays that only grow; an expression is the number of its node,
+ * so it stays valid when they move. Small simplifications (of empty and impossible parts) are made
+ * where a node is made: what comes behind needs no cases for them, and hostile grammars of empty
+ * parts stay small. */
 #include "engine/text/expr.h"
 
 #include <assert.h>
@@ -7,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The sentence is made here and now: what it is made of may be gone when somebody asks. */
 void expr_fail(struct expr_build *b, int err, const char *fmt, ...)
 {
     char text[WHY_MAX];
@@ -21,7 +26,8 @@ void expr_fail(struct expr_build *b, int err, const char *fmt, ...)
     why_set(b->why, err, "%s", text);
 }
 
-/* Doubling: a grammar's size is not known before. */
+/* Doubling: a grammar's size is not known before. The pointer is valid until the array grows again.
+ */
 void *expr_grow(struct expr_build *b, struct expr_array *a, size_t n, size_t elem)
 {
     if (a->n + n > a->cap) {
@@ -39,7 +45,8 @@ void *expr_grow(struct expr_build *b, struct expr_array *a, size_t n, size_t ele
     return (char *)a->mem + (a->n - n) * elem;
 }
 
-/* Adds n elements, n > 0, and returns where they begin. */
+/* Adds n elements, n > 0, and returns where they begin. Without memory 0, which is a place like any
+ * other: b->err says so. */
 static size_t append(struct expr_build *b, struct expr_array *a, const void *src, size_t n,
                      size_t elem)
 {
@@ -57,6 +64,7 @@ static struct expr_node *node_of(const struct expr_build *b, uint32_t e)
     return (struct expr_node *)b->nodes.mem + e;
 }
 
+/* The one door for nodes, so that no limit is passed. Depth is how deep nfa.c recurses. */
 static uint32_t add(struct expr_build *b, struct expr_node node)
 {
     if (b->err)
@@ -73,8 +81,8 @@ static uint32_t add(struct expr_build *b, struct expr_node node)
 int expr_init(struct expr_build *b, struct why *why)
 {
     *b = (struct expr_build){ .why = why };
-    (void)add(b, (struct expr_node){ .kind = EXPR_IS_EMPTY });
-    (void)add(b, (struct expr_node){ .kind = EXPR_IS_NEVER });
+    (void)add(b, (struct expr_node){ .kind = EXPR_IS_EMPTY }); /* number 0, EXPR_EMPTY */
+    (void)add(b, (struct expr_node){ .kind = EXPR_IS_NEVER }); /* number 1 */
     return b->err;
 }
 
@@ -102,6 +110,8 @@ uint32_t expr_rule(struct expr_build *b, const char *name)
     return (uint32_t)append(b, &b->rules, &rule, 1, sizeof(rule));
 }
 
+/* A rule may be called before it is defined: recursion needs that. Whether it was in the end is for
+ * nfa.c to see. */
 void expr_define(struct expr_build *b, uint32_t rule, uint32_t body)
 {
     struct expr_rule *r;
@@ -116,6 +126,7 @@ void expr_define(struct expr_build *b, uint32_t rule, uint32_t body)
 
 /* --- expressions ------------------------------------------------------------------------------ */
 
+/* Longer texts are cheaper than classes: one node, however many bytes. */
 uint32_t expr_bytes(struct expr_build *b, const void *bytes, size_t n)
 {
     size_t at;
@@ -161,6 +172,7 @@ static size_t join(struct expr_range *r, size_t n)
     return out;
 }
 
+/* Ranges in order, cut at the surrogates: no UTF-8 has those, and nfa.c writes what it gets. */
 static uint32_t class_of(struct expr_build *b, const struct expr_range *r, size_t n)
 {
     size_t at = b->ranges.n;
@@ -181,6 +193,7 @@ static uint32_t class_of(struct expr_build *b, const struct expr_range *r, size_
         b, (struct expr_node){ EXPR_IS_CLASS, (uint32_t)at, (uint32_t)(b->ranges.n - at), 0, 1 });
 }
 
+/* In place, of the joined ranges. */
 size_t expr_gaps(struct expr_range *r, size_t n)
 {
     uint32_t from = 0;
@@ -199,7 +212,7 @@ size_t expr_gaps(struct expr_range *r, size_t n)
     return out;
 }
 
-/* Of the ranges, or of the gaps between them. */
+/* Of the ranges, or of the gaps between them. On a copy, which is sorted. */
 static uint32_t class(struct expr_build *b, const struct expr_range *r, size_t n, bool gaps)
 {
     struct expr_range *x = b->err ? NULL : calloc(n + 1, sizeof(*x));
@@ -226,6 +239,8 @@ uint32_t expr_class_not(struct expr_build *b, const struct expr_range *r, size_t
     return class(b, r, n, true);
 }
 
+/* Bounds are checked here and written out in nfa.c: a state for each time, which is what the limit
+ * is about. */
 uint32_t expr_repeat(struct expr_build *b, uint32_t e, uint32_t min, uint32_t max)
 {
     if (b->err || max == 0 || e == EXPR_EMPTY)
@@ -247,6 +262,8 @@ uint32_t expr_maybe(struct expr_build *b, uint32_t e)
     return expr_repeat(b, e, 0, 1);
 }
 
+/* Depth 1, however deep the rule is: nfa.c writes rules one after the other, not inside of each
+ * other. */
 uint32_t expr_call(struct expr_build *b, uint32_t rule)
 {
     return add(b, (struct expr_node){ EXPR_IS_CALL, rule, 0, 0, 1 });
@@ -270,10 +287,13 @@ void expr_put(struct expr_build *b, uint32_t e)
         (void)append(b, &b->stack, &e, 1, sizeof(e));
 }
 
+/* What was put on the stack since `mark` becomes the kids of a node, or simply that kid when it is
+ * the only one. The part that adds nothing (the empty text of a sequence, the impossible one of a
+ * choice) is left out; an impossible part makes a sequence impossible. */
 static uint32_t list(struct expr_build *b, enum expr_kind kind, size_t mark)
 {
     uint32_t skipped = kind == EXPR_IS_SEQ ? EXPR_EMPTY : EXPR_NEVER, depth = 0,
-             *put = b->stack.mem;
+             *put = b->stack.mem; /* nothing is put meanwhile */
     size_t at = b->kids.n, n;
     bool never = false;
 

@@ -1,3 +1,12 @@
+/* A parser by recursive descent, a function for each form:
+ *
+ *     rule          NAME "::=" alternatives
+ *     alternatives  sequence ("|" sequence)*
+ *     sequence      (part repetition*)*
+ *     part          text, class, group, dot or name
+ *
+ * Each is called where its form begins and leaves `at` behind it. After an error all of them do as
+ * little as they can and return (expr.h keeps the first one), so no caller looks at each result. */
 #include "engine/text/gbnf.h"
 
 #include "base/hex.h"
@@ -24,6 +33,7 @@ static uint32_t alternatives(struct parser *p);
 
 static void fail(struct parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Where `at` stands is where people are told to look. Lines are counted only then. */
 static void fail(struct parser *p, const char *fmt, ...)
 {
     unsigned line = 1, column = 1;
@@ -71,6 +81,7 @@ static void skip(struct parser *p, bool lines)
     }
 }
 
+/* n digits, of which all must be there. */
 static uint32_t hex(struct parser *p, int n)
 {
     uint32_t c = 0;
@@ -92,6 +103,8 @@ static uint32_t hex(struct parser *p, int n)
     return c;
 }
 
+/* Behind a backslash. What GBNF does not know is refused: it might mean something in another
+ * dialect. */
 static uint32_t escape(struct parser *p)
 {
     char c = p->at < p->end ? *p->at++ : '\0';
@@ -122,7 +135,8 @@ static uint32_t escape(struct parser *p)
     }
 }
 
-/* A character of a text or a class, escaped or not. */
+/* A character of a text or a class, escaped or not. ret_escaped is for who has to tell a written
+ * sign from an escaped one. */
 static uint32_t character(struct parser *p, bool *ret_escaped)
 {
     size_t len = 0;
@@ -146,6 +160,8 @@ static uint32_t character(struct parser *p, bool *ret_escaped)
 
 /* --- parts ------------------------------------------------------------------------------------ */
 
+/* Behind the opening quote, to behind the closing one. Bytes are handed over in pieces, so a text
+ * may be of any length. */
 static uint32_t literal(struct parser *p)
 {
     size_t mark = expr_mark(&p->b);
@@ -157,7 +173,7 @@ static uint32_t literal(struct parser *p)
         if (take(p, '"'))
             break;
         n += utf8_put(character(p, &escaped), bytes + n);
-        if (n > sizeof(bytes) - 4) {
+        if (n > sizeof(bytes) - 4) { /* no room for one more character */
             expr_put(&p->b, expr_bytes(&p->b, bytes, n));
             n = 0;
         }
@@ -166,6 +182,7 @@ static uint32_t literal(struct parser *p)
     return expr_seq(&p->b, mark);
 }
 
+/* Behind the opening bracket. A minus before the closing one is a minus. [^] is every character. */
 static uint32_t class(struct parser *p)
 {
     struct expr_range r[RANGES_MAX];
@@ -201,7 +218,8 @@ static size_t name_len(const struct parser *p)
     return (size_t)(c - p->at);
 }
 
-/* The rule of the name here, which may be defined later. */
+/* The rule of the name here, which may be defined later. A rule that is only used so far has no
+ * body: nfa.c says so if it never gets one. */
 static uint32_t name(struct parser *p)
 {
     size_t len = name_len(p);
@@ -218,6 +236,7 @@ static uint32_t name(struct parser *p)
     return rule;
 }
 
+/* Parentheses are what the parser recurses by, so they are limited. */
 static uint32_t group(struct parser *p)
 {
     uint32_t e;
@@ -253,6 +272,8 @@ static bool part(struct parser *p, uint32_t *ret)
     return !p->b.err;
 }
 
+/* Stops behind the first digit that makes it too large; what follows is then an error of its own,
+ * or expr_repeat refuses it. */
 static uint32_t number(struct parser *p)
 {
     uint32_t n = 0;
@@ -264,6 +285,7 @@ static uint32_t number(struct parser *p)
     return n;
 }
 
+/* Behind {, to behind }. */
 static uint32_t bounded(struct parser *p, uint32_t e)
 {
     uint32_t min, max;
@@ -283,6 +305,8 @@ static uint32_t bounded(struct parser *p, uint32_t e)
     return expr_repeat(&p->b, e, min, max);
 }
 
+/* Signs behind a part, from the inside out: x{2}? is (x{2}) or nothing. What was skipped before no
+ * sign is given back: it may be the end of the rule. */
 static uint32_t repeated(struct parser *p, uint32_t e)
 {
     for (unsigned i = 0; !p->b.err; i++) {
@@ -307,6 +331,7 @@ static uint32_t repeated(struct parser *p, uint32_t e)
     return e;
 }
 
+/* May be empty, and then stands for the empty text. */
 static uint32_t sequence(struct parser *p)
 {
     size_t mark = expr_mark(&p->b);
@@ -321,7 +346,8 @@ static uint32_t sequence(struct parser *p)
     return expr_seq(&p->b, mark);
 }
 
-/* Another alternative follows, perhaps on the next line. */
+/* Another alternative follows, perhaps on the next line. The text is left at a line's end
+ * otherwise, where a rule may end. */
 static bool goes_on(struct parser *p)
 {
     const char *before = p->at;
@@ -347,6 +373,7 @@ static uint32_t alternatives(struct parser *p)
 
 /* --- rules ------------------------------------------------------------------------------------ */
 
+/* One rule, and the space to the next. */
 static void rule(struct parser *p)
 {
     uint32_t r, body;
@@ -380,6 +407,8 @@ static uint32_t root_of(struct parser *p)
     return root;
 }
 
+/* A name of more than EXPR_NAME_MAX characters is cut in sentences only; the map has all of it,
+ * from the text that stays the caller's. */
 int gbnf_compile(const char *text, size_t len, struct grammar **ret, struct why *why)
 {
     struct parser p = { .text = text, .at = text, .end = text + len };

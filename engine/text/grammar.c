@@ -1,4 +1,8 @@
-/* The subset construction, rule by rule: a state here is a set of states of engine/text/nfa.h. */
+/* The subset construction, rule by rule: a state here is a set of states of engine/text/nfa.h. A
+ * rule's subsets are made one after the other from its first one; each that is met for the first
+ * time is put behind the others, so the list is also what is left to do. All that is new to a rule
+ * has numbers from m->first on: the same set in two rules is two states, since it ends another
+ * rule. */
 #include "engine/text/grammar.h"
 
 #include "engine/text/nfa.h"
@@ -9,6 +13,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+/* `final`: the rule may end in it. */
 struct subset {
     uint32_t at, n; /* in sets */
     bool final;
@@ -26,7 +31,8 @@ struct maker {
     uint32_t *seen, stamp, *stack, *set, n_set; /* (nfa states) each */
 };
 
-/* False: it takes too long. */
+/* False: it takes too long. Counted here and in nfa.c together: one sum for all of a compilation.
+ */
 static bool works(struct maker *m, uint64_t n)
 {
     m->nfa.work += n;
@@ -37,7 +43,8 @@ static bool works(struct maker *m, uint64_t n)
 
 /* --- classes ---------------------------------------------------------------------------------- */
 
-/* Bytes that no edge tells apart are one class. */
+/* Bytes that no edge tells apart are one class. A class begins where some edge begins, or right
+ * behind where one ends. */
 static void make_classes(struct maker *m)
 {
     bool begins[257] = { true };
@@ -58,13 +65,16 @@ static void make_classes(struct maker *m)
 
 /* --- subsets ---------------------------------------------------------------------------------- */
 
+/* A stamp instead of a field that is cleared: clearing would cost all states of the automaton for
+ * each set. */
 static void set_clear(struct maker *m)
 {
     m->n_set = 0;
     m->stamp++;
 }
 
-/* Adds s and what it splits into: only states that are more than that are kept. */
+/* Adds s and what it splits into: only states that are more than that are kept. Duplicates are left
+ * out, so n_set is at most the number of states. */
 static void set_add(struct maker *m, uint32_t s)
 {
     uint32_t n = 0;
@@ -101,6 +111,7 @@ static struct subset *subset_of(const struct maker *m, uint32_t i)
     return (struct subset *)m->subsets.mem + i;
 }
 
+/* The table has only subsets of the rule that is being made, and is at most half full. */
 static bool grow_slots(struct maker *m)
 {
     uint32_t n = m->mask ? 2 * (m->mask + 1) : 64, *slots = calloc(n, sizeof(*slots));
@@ -123,7 +134,8 @@ static bool grow_slots(struct maker *m)
     return true;
 }
 
-/* The state that stands for the set: a new one, if there is none yet. */
+/* The state that stands for the set: a new one, if there is none yet. Members are sorted, so equal
+ * sets are equal arrays. GRAMMAR_DEAD is the empty set, and what comes back after an error. */
 static uint32_t set_state(struct maker *m)
 {
     struct subset *x;
@@ -141,6 +153,7 @@ static uint32_t set_state(struct maker *m)
             memcmp((uint32_t *)m->sets.mem + x->at, m->set, x->n * sizeof(*m->set)) == 0)
             return m->slots[at];
     }
+    /* Before anything is stored, so that the table of edges never passes its bytes either. */
     if (m->subsets.n >= GRAMMAR_STATES_MAX ||
         (m->subsets.n + 1) * m->g->n_classes * sizeof(*m->g->next) > GRAMMAR_TABLE_MAX) {
         expr_fail(m->b, -E2BIG, "the grammar is too large: compiled it has more than %zu states",
@@ -164,6 +177,8 @@ static const struct nfa_state *member(const struct maker *m, uint32_t subset, ui
     return nfa_state(&m->nfa, ((uint32_t *)m->sets.mem)[subset_of(m, subset)->at + i]);
 }
 
+/* One edge for each class, by its first byte: all bytes of a class lead to the same states. The
+ * table may move while set_state is called, so it is looked up anew. */
 static void make_bytes(struct maker *m, uint32_t subset)
 {
     uint32_t n = subset_of(m, subset)->n, c = 0, at = subset * m->g->n_classes;
@@ -185,7 +200,8 @@ static void make_bytes(struct maker *m, uint32_t subset)
     }
 }
 
-/* Calls of one rule are one call, and what stands behind them one state. */
+/* Calls of one rule are one call, and what stands behind them one state. The rule's number stands
+ * for its first state, which may not be made yet (finish). */
 static void make_calls(struct maker *m, uint32_t subset)
 {
     uint32_t n = subset_of(m, subset)->n;
@@ -218,6 +234,7 @@ static void make_calls(struct maker *m, uint32_t subset)
     }
 }
 
+/* calls_at and next get a row for each state as its turn comes, in the order of the states. */
 static void make_rule(struct maker *m, uint32_t rule)
 {
     uint32_t *row;
@@ -252,7 +269,8 @@ static bool has_bytes(const struct grammar *g, uint32_t s)
     return false;
 }
 
-/* Ends that lie behind calls which read nothing are found round by round. */
+/* Ends that lie behind calls which read nothing are found round by round. A leaf needs no look at
+ * its row: nothing can come behind it in its rule. */
 static void make_flags(struct maker *m)
 {
     struct grammar *g = m->g;
@@ -284,7 +302,8 @@ static void make_flags(struct maker *m)
 
 /* Whether `rule` can come to itself without a byte, marking in `seen` what can't: 1: not looked at,
  * 2: being looked at, 3: can't. By a list instead of recursion, which could be as deep as there are
- * rules: states are put twice, to be left when all behind them was seen. */
+ * rules: states are put twice, to be left when all behind them was seen. A state behind a call is
+ * reached without a byte only if the called rule may be empty. */
 static bool comes_back(struct maker *m, uint32_t start, uint8_t *seen, uint32_t *todo)
 {
     const struct grammar *g = m->g;
@@ -315,6 +334,7 @@ static bool comes_back(struct maker *m, uint32_t start, uint8_t *seen, uint32_t 
     return false;
 }
 
+/* Of each rule's first state. A left recursion would have match_call add calls without end. */
 static void check_left(struct maker *m)
 {
     struct grammar *g = m->g;
@@ -348,6 +368,8 @@ static void *fitted(struct expr_array *a, size_t elem)
     return mem ? mem : a->mem;
 }
 
+/* The arrays become the grammar's. The id tells masks of one grammar from those of a later one at
+ * the same address. */
 static void finish(struct maker *m, uint32_t root)
 {
     static atomic_uint_fast64_t last_id;
@@ -368,7 +390,7 @@ static void finish(struct maker *m, uint32_t root)
     }
     g->bytes = sizeof(*g) + g->n_states + m->next.n * 4 + m->calls_at.n * 4 + m->calls.n * 8;
     g->start = m->start[root];
-    g->id = atomic_fetch_add(&last_id, 1) + 1;
+    g->id = atomic_fetch_add(&last_id, 1) + 1; /* 0 is no grammar: a free slot of masks */
     g->next = fitted(&m->next, sizeof(*g->next));
     g->calls_at = fitted(&m->calls_at, sizeof(*g->calls_at));
     g->calls = fitted(&m->calls, sizeof(*g->calls));
@@ -378,6 +400,7 @@ static void finish(struct maker *m, uint32_t root)
     m->next.mem = m->calls_at.mem = m->calls.mem = NULL; /* they are the grammar's */
 }
 
+/* State 0 is the dead one and comes first. The stack has room for two entries a state (set_add). */
 static void make_all(struct maker *m, uint32_t root)
 {
     size_t n = m->nfa.states.n;

@@ -1,3 +1,6 @@
+/* What stands in many places is a rule, made when it is first asked for; what depends on its
+ * arguments is written out each time. Nearly everything has a bound, for a model that is held to a
+ * grammar goes on for as long as the grammar lets it. */
 #include "engine/text/jsontext.h"
 
 #include "base/utf8.h"
@@ -15,7 +18,8 @@
 
 static const struct expr_range digits = { '0', '9' }, digits_1 = { '1', '9' };
 
-/* What need not be escaped in a string. */
+/* What need not be escaped in a string. Above 0x10ffff there is nothing, and surrogates are left
+ * out by expr.h. */
 static const struct expr_range raw[] = { { 0x20, 0x21 }, { 0x23, 0x5b }, { 0x5d, 0x10ffff } };
 
 /* Rules are made when they are first asked for; not behind an error, where none has a number. */
@@ -32,6 +36,8 @@ void jsontext_init(struct jsontext *j, struct expr_build *b)
 
 /* --- space, strings --------------------------------------------------------------------------- */
 
+/* A blank, or one line break with an indentation: else a model may write blanks until its tokens
+ * are used up. */
 uint32_t jsontext_ws(struct jsontext *j)
 {
     struct expr_build *b = j->b;
@@ -54,6 +60,7 @@ static bool has(const struct expr_range *r, size_t n, uint32_t c)
     return false;
 }
 
+/* The short escape where JSON has one. */
 static uint32_t escaped(struct expr_build *b, uint32_t c)
 {
     static const char plain[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
@@ -83,6 +90,7 @@ static size_t without_escaped(const struct expr_range *r, size_t n, struct expr_
     return out;
 }
 
+/* Of what must be escaped one spelling only, so a character is written in one way. */
 uint32_t jsontext_char(struct jsontext *j, const struct expr_range *r, size_t n)
 {
     struct expr_build *b = j->b;
@@ -105,7 +113,8 @@ uint32_t jsontext_char(struct jsontext *j, const struct expr_range *r, size_t n)
     return expr_any_of(b, mark);
 }
 
-/* \uXXXX of a whole character. */
+/* \uXXXX of a whole character. A code point from U+D800 to U+DFFF is half of a character, and is
+ * left out: behind a `d` only 0 to 7 may come. */
 static uint32_t code(struct expr_build *b)
 {
     static const struct expr_range hex[] = { { '0', '9' }, { 'a', 'f' }, { 'A', 'F' } },
@@ -123,6 +132,7 @@ static uint32_t code(struct expr_build *b)
     return expr_seq2(b, expr_text(b, "u"), expr_or2(b, one, other));
 }
 
+/* Here an escape is allowed for any character, as JSON has it. */
 uint32_t jsontext_char_any(struct jsontext *j)
 {
     static const struct expr_range letters[] = { { '"', '"' }, { '\\', '\\' }, { '/', '/' },
@@ -151,7 +161,8 @@ uint32_t jsontext_string(struct jsontext *j)
     return expr_call(j->b, j->string);
 }
 
-/* Exactly a chunk; less than one, and the end of the string. */
+/* Exactly a chunk; less than one, and the end of the string. Both are rules, so a count of many
+ * characters costs a call for every CHUNK of them instead of a state for each. */
 static void make_chunks(struct jsontext *j)
 {
     struct expr_build *b = j->b;
@@ -183,6 +194,8 @@ static uint32_t counted_end(struct jsontext *j, uint32_t n)
     return end;
 }
 
+/* Few characters are written out. Many are the least number, exactly, and then up to as many as may
+ * still come. */
 uint32_t jsontext_counted(struct jsontext *j, uint32_t min, uint32_t max)
 {
     struct expr_build *b = j->b;
@@ -208,11 +221,13 @@ uint32_t jsontext_counted(struct jsontext *j, uint32_t min, uint32_t max)
 
 /* --- other names ------------------------------------------------------------------------------ */
 
+/* Sorted, so that names with a common beginning stand side by side: together they are a trie. */
 struct names {
     const char *const *name; /* sorted */
     size_t *at;              /* where each goes on */
 };
 
+/* One unescaped character that is none of the ranges. */
 static uint32_t raw_not(struct jsontext *j, const struct expr_range *r, size_t n)
 {
     struct expr_range *all = calloc(n + 3, sizeof(*all));
@@ -232,6 +247,7 @@ static uint32_t raw_not(struct jsontext *j, const struct expr_range *r, size_t n
     return e;
 }
 
+/* The next character of name i; 0: it ends here. */
 static uint32_t next_char(const struct names *x, size_t i, size_t *ret_len)
 {
     const char *s = x->name[i] + x->at[i];
@@ -243,7 +259,10 @@ static uint32_t next_char(const struct names *x, size_t i, size_t *ret_len)
     return utf8_get((const uint8_t *)s, len);
 }
 
-/* What can follow a beginning that names [from, to) have in common, and is none of them. */
+/* What can follow a beginning that names [from, to) have in common, and is none of them. Either the
+ * text ends here, which is another name unless one of them ends here; or one of their next
+ * characters comes, and it goes on with those that have it; or any other character comes, and then
+ * anything. */
 static uint32_t other(struct jsontext *j, const struct names *x, size_t from, size_t to,
                       unsigned depth)
 {
@@ -326,7 +345,8 @@ static uint32_t digit(struct expr_build *b, char lo, char hi)
     return expr_class(b, &r, 1);
 }
 
-/* Texts of n digits from lo to hi. */
+/* Texts of n digits from lo to hi. By the first digit: the lowest one, with what is not below lo;
+ * those between, with anything; the highest one, with what is not above hi. */
 static uint32_t between(struct expr_build *b, const char *lo, const char *hi, size_t n)
 {
     static const char zeros[] = "0000000000000000000", nines[] = "9999999999999999999";
@@ -347,7 +367,7 @@ static uint32_t between(struct expr_build *b, const char *lo, const char *hi, si
     return expr_any_of(b, mark);
 }
 
-/* 0 <= lo. */
+/* 0 <= lo. For each number of digits those that have it: no leading zeros. */
 static uint32_t natural(struct expr_build *b, long long lo, long long hi)
 {
     size_t mark = expr_mark(b);
@@ -368,6 +388,7 @@ static uint32_t natural(struct expr_build *b, long long lo, long long hi)
     return expr_any_of(b, mark);
 }
 
+/* Negative numbers by their magnitudes, from 1 on: there is no -0. */
 uint32_t jsontext_integer(struct jsontext *j, long long lo, long long hi)
 {
     struct expr_build *b = j->b;
@@ -377,7 +398,8 @@ uint32_t jsontext_integer(struct jsontext *j, long long lo, long long hi)
     return expr_or2(b, plus, expr_seq2(b, expr_text(b, "-"), minus));
 }
 
-/* 0 <= lo, and hi; magnitudes of one sign. */
+/* 0 <= lo, and hi; magnitudes of one sign. Whole bounds alone make this possible: between two whole
+ * numbers any fraction may stand. */
 static uint32_t magnitude(struct expr_build *b, long long lo, bool above, long long hi, bool below)
 {
     size_t mark = expr_mark(b);
@@ -416,6 +438,8 @@ static uint32_t unbounded(struct expr_build *b)
         expr_seq2(b, part, expr_seq2(b, expr_maybe(b, fraction), expr_maybe(b, exponent))));
 }
 
+/* The sign mirrors the bounds: the magnitude of a negative number is bounded from above by -lo and
+ * from below by -hi. */
 uint32_t jsontext_number(struct jsontext *j, long long lo, bool above, long long hi, bool below)
 {
     struct expr_build *b = j->b;
@@ -430,7 +454,8 @@ uint32_t jsontext_number(struct jsontext *j, long long lo, bool above, long long
 
 /* --- any value -------------------------------------------------------------------------------- */
 
-/* open (part ("," part)*)? close */
+/* open (part ("," part)*)? close With space where people put it: behind the bracket, behind a comma
+ * and before the end. */
 static uint32_t list(struct jsontext *j, const char *open, uint32_t part, const char *close)
 {
     struct expr_build *b = j->b;
@@ -442,6 +467,7 @@ static uint32_t list(struct jsontext *j, const char *open, uint32_t part, const 
                      expr_seq2(b, expr_maybe(b, all), expr_text(b, close)));
 }
 
+/* The rule has its number before its body is made: a value may be an object again. */
 uint32_t jsontext_object(struct jsontext *j)
 {
     struct expr_build *b = j->b;

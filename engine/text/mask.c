@@ -1,3 +1,10 @@
+/* The walk over the tokens is one pass from left to right. Levels 0 to len hold the ways that a
+ * token's first bytes lead to; for the next token those of the common beginning stay, and only what
+ * differs is tried. So all tokens of a vocabulary cost about as much as the edges of their trie.
+ *
+ *     token   "ab"        "abc"              "b"
+ *     levels  0 > a > b   0 > a > b > c      0 > b       (lcp 2, then 0)
+ */
 #include "engine/text/mask.h"
 
 #include <assert.h>
@@ -15,12 +22,15 @@
 #define WORK_MAX      (16u << 20)
 #define MASK_WORK_MAX (64u << 20)
 
+/* What is kept of a state. `used` is the clock's time of the last use; `words` of masks has the
+ * bits, at the slot's number. */
 struct slot {
     uint64_t grammar, used; /* 0: free */
     uint32_t state;
     uint32_t worst; /* tokens that one of `allow` needs behind it at most, to the rule's end */
 };
 
+/* The ways that a beginning of the current token leads to. */
 struct level {
     uint32_t at, n;     /* in arena */
     uint32_t n_nodes;   /* when it was begun */
@@ -40,6 +50,8 @@ struct masks {
     struct match_way arena[ARENA + 2 * MATCH_WAYS_MAX];
 };
 
+/* The words are mapped and not allocated: pages that no state has used cost nothing, and no malloc
+ * comes later. */
 int masks_new(const struct trie *t, size_t bytes, struct masks **ret)
 {
     struct masks *k = calloc(1, sizeof(*k));
@@ -83,6 +95,7 @@ void masks_counts(const struct masks *k, uint64_t *ret_asked, uint64_t *ret_made
 
 /* --- walking ---------------------------------------------------------------------------------- */
 
+/* One pass: from where, over which tokens, and where to put what was found. */
 struct walk {
     struct masks *k;
     struct match *m;
@@ -93,7 +106,8 @@ struct walk {
 };
 
 /* The next place from i on that is to be tried; *lcp becomes the least on the way, if it is less.
- * n: none. */
+ * n: none. Whole blocks without a bit are passed by; their least lcp stands in block_lcp, since
+ * what they had less in common counts for the token behind them, too. */
 static uint32_t next_place(const struct walk *w, uint32_t i, uint8_t *lcp)
 {
     const struct trie *t = w->k->trie;
@@ -118,7 +132,8 @@ static uint32_t next_place(const struct walk *w, uint32_t i, uint8_t *lcp)
     return t->n;
 }
 
-/* One level down, by a byte. */
+/* One level down, by a byte. Ways of a level lie behind those of the level above. Calls are added
+ * when a byte is first tried from a level, which most levels never see. */
 static void descend(struct walk *w, uint32_t depth, uint8_t byte)
 {
     struct masks *k = w->k;
@@ -158,6 +173,9 @@ static uint32_t needs(const struct walk *w, const struct level *l)
     return l->ends ? 0 : match_least(w->m, w->k->arena + l->at, l->n);
 }
 
+/* A token that ends where the automaton is goes to `allow` if it leaves few enough tokens to come.
+ * If it can't come, and the bottom of the stack was left on its way, it depends on the real stack:
+ * unsure. */
 static void end_token(struct walk *w, const struct level *l, uint32_t i, bool ends)
 {
     uint32_t n = ends ? needs(w, l) : UINT32_MAX;
@@ -171,7 +189,8 @@ static void end_token(struct walk *w, const struct level *l, uint32_t i, bool en
     }
 }
 
-/* Tries tokens from the way `from`. */
+/* Tries tokens from the way `from`. A token is given up at the first byte that leads nowhere; those
+ * with the same beginning are then passed by in the same loop, at no cost but their lcp. */
 static int walk(struct walk *w, struct match_way from)
 {
     struct masks *k = w->k;
@@ -231,6 +250,8 @@ static struct slot *find(struct masks *k, uint64_t grammar, uint32_t state)
     return oldest;
 }
 
+/* With a stack of nothing, so that only what is true of every stack goes to `allow`. The match is a
+ * spare one: the caller's stands where its text does. */
 static int fill(struct masks *k, struct match *m, struct slot *s, uint32_t state, uint64_t *words)
 {
     size_t n = k->trie->n_words;
@@ -251,7 +272,8 @@ static int fill(struct masks *k, struct match *m, struct slot *s, uint32_t state
     return 0;
 }
 
-/* All tokens of a way: those that are kept, or near the end each by itself. */
+/* All tokens of a way: those that are kept, or near the end each by itself. worst is of all kept
+ * tokens together: as long as even the costliest fits, nobody asks which it is. */
 static int add_way(struct masks *k, struct match *m, struct match_way way, uint32_t most,
                    uint64_t *bits)
 {
@@ -271,6 +293,8 @@ static int add_way(struct masks *k, struct match *m, struct match_way way, uint3
     return walk(&w, way);
 }
 
+/* A text that can't be ended any more in what is left is masked as if there were no end to its
+ * tokens: it will be cut, but until then it is right. */
 int masks_of(struct masks *k, struct match *m, uint32_t left, uint64_t *ret_bits)
 {
     size_t n = k->trie->n_words;
@@ -293,6 +317,8 @@ int masks_of(struct masks *k, struct match *m, uint32_t left, uint64_t *ret_bits
     return any ? 0 : -ENODATA;
 }
 
+/* Words of ones are passed by: where anything may come, as in a string, that is nearly all of them.
+ */
 void masks_apply(const uint64_t *bits, float *logits, uint32_t n_vocab)
 {
     for (uint32_t i = 0; i < n_vocab; i += 64) {

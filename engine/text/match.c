@@ -1,3 +1,9 @@
+/* A byte is taken in two steps: the ways are closed under calls (match_call), and each way's edge
+ * of that byte is followed, with rules that end left (match_byte). Only the second result is kept:
+ * calls that the byte did not go into need not be remembered.
+ *
+ * Nodes are never shared between matches, and a node that no way leads to any more stays until
+ * tidy() or match_forget() takes it. */
 #include "engine/text/match.h"
 
 #include <assert.h>
@@ -7,6 +13,7 @@
 #define SLOTS (2 * MATCH_NODES_MAX)
 _Static_assert((SLOTS & (SLOTS - 1)) == 0, "a power of two");
 
+/* The first limit that is met is the one that people hear of. */
 static void limit(struct match *m, const char *why)
 {
     if (!m->err) {
@@ -22,7 +29,7 @@ static uint32_t slot_of(uint32_t ret, uint32_t parent)
     return (ret * 2654435761u ^ parent * 2246822519u) >> 7 & (SLOTS - 1);
 }
 
-/* Of a state above the stack of that node. */
+/* Of a state above the stack of that node. Capped, so that a sum of many nodes can't overflow. */
 static uint32_t least_with(const struct match *m, uint32_t state, uint32_t node)
 {
     uint32_t n;
@@ -33,6 +40,8 @@ static uint32_t least_with(const struct match *m, uint32_t state, uint32_t node)
     return n < GRAMMAR_NEVER ? n : GRAMMAR_NEVER;
 }
 
+/* The node of that state above that stack, made if there is none: equal stacks must be one node, or
+ * ways that differ in nothing would multiply. Without room 0, and m->err says so. */
 static uint32_t push_node(struct match *m, uint32_t ret, uint32_t parent)
 {
     uint32_t at = slot_of(ret, parent), n;
@@ -50,7 +59,7 @@ static uint32_t push_node(struct match *m, uint32_t ret, uint32_t parent)
 }
 
 /* From the newest on, so that each is the last of those that were put where their hash points:
- * taking it out leaves no hole. */
+ * taking it out leaves no hole. This needs M2: nothing was put behind it that is to stay. */
 void match_forget(struct match *m, uint32_t n)
 {
     while (m->n_nodes > n) {
@@ -63,7 +72,8 @@ void match_forget(struct match *m, uint32_t n)
 }
 
 /* Keeps the nodes of the set alone. They move down, parents before children, so that one pass from
- * below renames them. */
+ * below renames them. The table serves as the list of new names meanwhile: it has room for two
+ * entries a node. */
 static void tidy(struct match *m)
 {
     static const uint32_t keep = UINT32_MAX;
@@ -96,6 +106,8 @@ static void tidy(struct match *m)
 
 /* --- sets ------------------------------------------------------------------------------------- */
 
+/* By looking through the set: it rarely has more than a few ways, and a table would have to be
+ * cleared for each byte. */
 static uint32_t add(struct match *m, struct match_way *set, uint32_t n, uint32_t state,
                     uint32_t node)
 {
@@ -111,7 +123,9 @@ static uint32_t add(struct match *m, struct match_way *set, uint32_t n, uint32_t
     return n + 1;
 }
 
-/* M1. */
+/* Makes the set closed under ends (M1): the state behind a call comes in where its rule may end,
+ * and that may be an end again. Then what can only end is left out. *ret_ends: the bottom was left,
+ * so the text may end here. */
 static uint32_t end_rules(struct match *m, struct match_way *set, uint32_t n, bool *ret_ends)
 {
     const struct grammar *g = m->g;
@@ -131,6 +145,8 @@ static uint32_t end_rules(struct match *m, struct match_way *set, uint32_t n, bo
     return kept;
 }
 
+/* The set grows while it is read: called rules may begin with calls. That comes to an end, since no
+ * rule leads to itself without a byte (grammar.h) and no way is there twice. */
 uint32_t match_call(struct match *m, struct match_way *set, uint32_t n)
 {
     const struct grammar *g = m->g;
@@ -192,6 +208,7 @@ void match_start(struct match *m, const struct grammar *g)
     m->n_ways = end_rules(m, m->ways, 1, &m->ends);
 }
 
+/* Half of the nodes are enough to begin with tidying: the next byte may need as many again. */
 int match_push(struct match *m, const uint8_t *bytes, size_t n)
 {
     struct match_way set[MATCH_WAYS_MAX];
@@ -213,6 +230,7 @@ int match_push(struct match *m, const uint8_t *bytes, size_t n)
     return m->n_ways > 0 || m->ends ? 0 : -EINVAL;
 }
 
+/* Of all ways the cheapest: the text may go on in any of them. */
 uint32_t match_least(const struct match *m, const struct match_way *set, uint32_t n)
 {
     uint32_t least = GRAMMAR_NEVER;

@@ -1,3 +1,7 @@
+/* Thompson's construction, backwards: an expression is written with the state that follows it
+ * already known (`out`), and returns its first one. So nothing has to be filled in later but loops
+ * and jumps. What stands in several places is written in each, which is where a small grammar can
+ * become large: NFA_STATES_MAX. */
 #include "engine/text/nfa.h"
 
 #include "base/utf8.h"
@@ -26,6 +30,7 @@ static struct expr_rule *rule_of(const struct expr_build *b, uint32_t rule)
 
 /* --- states ----------------------------------------------------------------------------------- */
 
+/* 0 behind an error: a number like any other, which nobody uses then. */
 static uint32_t state(struct nfa *n, struct expr_build *b, struct nfa_state s)
 {
     struct nfa_state *at;
@@ -117,13 +122,15 @@ static uint32_t char_class(struct nfa *n, struct expr_build *b, const struct exp
 
 static uint32_t write_expr(struct nfa *n, struct expr_build *b, uint32_t e, uint32_t out);
 
+/* `min` copies, then either a loop back to a split or a chain of copies that may each be left.
+ * Copies are written from the last to the first. */
 static uint32_t write_repeat(struct nfa *n, struct expr_build *b, const struct expr_node *e,
                              uint32_t out)
 {
     uint32_t at = out, what = e->a, min = e->b, max = e->c;
 
     if (max == EXPR_NO_MAX) {
-        at = split(n, b, 0, out);
+        at = split(n, b, 0, out); /* its `out` is the loop, known in a moment */
         out = write_expr(n, b, what, at);
         if (!b->err)
             nfa_state(n, at)->out = out;
@@ -136,7 +143,9 @@ static uint32_t write_repeat(struct nfa *n, struct expr_build *b, const struct e
     return at;
 }
 
-/* The rule is written behind this one (write_rule); its first state is known by then. */
+/* The rule is written behind this one (write_rule); its first state is known by then. The split
+ * stands in for it. One for all jumps to a rule within one rule; jump_at is cleared between rules,
+ * since another rule ends elsewhere. */
 static uint32_t write_jump(struct nfa *n, struct expr_build *b, uint32_t rule)
 {
     if (n->jump_at[rule] == NFA_NONE) {
@@ -146,6 +155,8 @@ static uint32_t write_jump(struct nfa *n, struct expr_build *b, uint32_t rule)
     return n->jump_at[rule];
 }
 
+/* x is a copy: nodes don't move here, but b->err may be set on the way, and then nothing is read
+ * any more. Recursion is as deep as EXPR_DEPTH_MAX allows. */
 static uint32_t write_expr(struct nfa *n, struct expr_build *b, uint32_t e, uint32_t out)
 {
     const struct expr_node x = *node_of(b, e);
@@ -177,7 +188,7 @@ static uint32_t write_expr(struct nfa *n, struct expr_build *b, uint32_t e, uint
         return write_repeat(n, b, &x, out);
     case EXPR_IS_CALL:
         if (n->start[x.a] == NFA_NONE) {
-            n->start[x.a] = 0;
+            n->start[x.a] = 0; /* claimed: it is written when its turn comes */
             n->rules[n->n_rules++] = x.a;
         }
         return state(n, b, (struct nfa_state){ NFA_CALL, 0, 0, out, x.a });
@@ -205,7 +216,8 @@ static void write_rule(struct nfa *n, struct expr_build *b, uint32_t rule)
 
 /* --- checks ----------------------------------------------------------------------------------- */
 
-/* Whether texts of e end, as far as is known of the rules. */
+/* Whether texts of e end, as far as is known of the rules. "Not known yet" is false, so that
+ * check_ends can ask again when more is known. */
 static bool ends(struct nfa *n, const struct expr_build *b, const bool *rule_ends, uint32_t e)
 {
     const struct expr_node *x = node_of(b, e);
@@ -235,7 +247,9 @@ static bool ends(struct nfa *n, const struct expr_build *b, const bool *rule_end
     }
 }
 
-/* Every rule has a text, or the model could write itself into a corner. */
+/* Every rule has a text, or the model could write itself into a corner. Rounds, until one finds
+ * nothing new. In turns from both ends, so that a chain of rules is done in two of them whichever
+ * way it points. */
 static void check_ends(struct nfa *n, struct expr_build *b, bool *rule_ends)
 {
     size_t n_rules = b->rules.n;
@@ -260,6 +274,7 @@ static void check_ends(struct nfa *n, struct expr_build *b, bool *rule_ends)
                       rule_of(b, (uint32_t)i)->name);
 }
 
+/* All rules, also those that nobody calls: a mistake in a grammar should be told. */
 static void check_rules(struct nfa *n, struct expr_build *b)
 {
     bool *rule_ends = calloc(b->rules.n + 1, sizeof(*rule_ends));
@@ -276,6 +291,8 @@ static void check_rules(struct nfa *n, struct expr_build *b)
 
 /* ---------------------------------------------------------------------------------------------- */
 
+/* The list of rules grows while it is worked through: calls put those that they lead to at its end.
+ */
 int nfa_init(struct nfa *n, struct expr_build *b, uint32_t root)
 {
     size_t n_rules = b->rules.n;

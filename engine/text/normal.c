@@ -53,7 +53,8 @@ bool normal_is_younger(uint32_t c)
 
 /* Whether nothing on the left can change it or be changed by it. Below U+0300 that is so for all.
  * Above, what joins to the left is a mark, or a vowel or final consonant of Hangul; that some marks
- * join nothing does no harm. */
+ * join nothing does no harm. It is asked of every character that is not ASCII, so it is a range and
+ * a look into a table. */
 static bool begins_anew(uint32_t c)
 {
     if (c < 0x300)
@@ -80,7 +81,8 @@ static bool is_itself(uint32_t c)
 }
 
 /* Bytes at the start of text that stay as they are because every character begins anew and is
- * itself; the last one is left out, unless it is the end: what follows may join it. */
+ * itself; the last one is left out, unless it is the end: what follows may join it. Nearly all text
+ * is such a span, and costs no more than this look and a copy. */
 static size_t plain_span(const uint8_t *text, size_t len, bool end)
 {
     size_t at = 0, last = 0, n;
@@ -104,7 +106,8 @@ static size_t plain_span(const uint8_t *text, size_t len, bool end)
 }
 
 /* The length of the run at the start: to the next character that begins anew, or, with *ret_whole
- * false, to the end of what there is. No more than NORMAL_RUN_MAX and a character. */
+ * false, to the end of what there is. No more than NORMAL_RUN_MAX and a character. A character that
+ * is at NORMAL_RUN_MAX or behind it begins a run of its own: there the cut is. */
 static size_t run_len(const uint8_t *text, size_t len, bool *ret_whole)
 {
     size_t at = 0, n;
@@ -120,6 +123,7 @@ static size_t run_len(const uint8_t *text, size_t len, bool *ret_whole)
     return at;
 }
 
+/* For points, and as many behind them for sort_marks. Old contents are not kept. */
 static int reserve(struct normal *n, size_t points)
 {
     int32_t *p;
@@ -137,13 +141,15 @@ static int reserve(struct normal *n, size_t points)
     return 0;
 }
 
+/* Unicode's canonical combining class; 0: not moved. */
 static uint8_t class_of(int32_t c)
 {
     return (uint8_t)utf8proc_get_property(c)->combining_class;
 }
 
 /* Marks behind each other in the order of their classes, those of one class as they stood. By
- * counting: the time of a long run grows by its length alone. */
+ * counting: the time of a long run grows by its length alone. Stable, which the standard demands.
+ */
 static void sort_marks(int32_t *marks, size_t n, int32_t *spare)
 {
     size_t counts[256] = { 0 }, at = 0;
@@ -177,12 +183,14 @@ static void sort_all(int32_t *points, size_t n, int32_t *spare)
     }
 }
 
-/* One run of len bytes to NFC: taken apart, sorted, put together. */
+/* One run of len bytes to NFC: taken apart, sorted, put together. Characters are taken apart one by
+ * one and sorted here, because utf8proc_decompose sorts in the square of a run's length, and sorts
+ * the younger marks, too. */
 static int put_run(struct normal *n, const uint8_t *text, size_t len, uint8_t *ret, size_t *ret_n)
 {
     utf8proc_ssize_t n_points = 0;
     size_t at = 0, out = 0, n_bytes, first;
-    int r = reserve(n, DECOMPOSED_MAX * len);
+    int r = reserve(n, DECOMPOSED_MAX * len); /* no code point is less than a byte */
 
     if (r < 0)
         return r;
@@ -201,6 +209,8 @@ static int put_run(struct normal *n, const uint8_t *text, size_t len, uint8_t *r
     return 0;
 }
 
+/* Spans that stay as they are and runs that may change, in turns. A run that may go on behind the
+ * text is left for the next call, unless this is the end. */
 int normal_put(struct normal *n, const uint8_t *text, size_t len, bool end, uint8_t *ret,
                size_t *ret_read, size_t *ret_written)
 {

@@ -1,3 +1,7 @@
+/* A parser by recursive descent over the pattern's text, a function for each form, as in gbnf.c.
+ * What it makes are characters of a JSON string, so each goes through jsontext_char, which writes
+ * escapes where JSON needs them. The text ends with a NUL, which is no character of a pattern:
+ * looking one byte ahead is always allowed. */
 #include "engine/text/pattern.h"
 
 #include "base/hex.h"
@@ -23,11 +27,13 @@ struct set {
 
 static uint32_t alternatives(struct reader *p);
 
+/* A pattern that may be right, but that we don't enforce. */
 static void refuse(struct reader *p, const char *what)
 {
     expr_fail(p->b, -ENOTSUP, "%s: the pattern has %s, which is not supported", p->where, what);
 }
 
+/* A pattern that is no regular expression. */
 static void wrong(struct reader *p, const char *what)
 {
     expr_fail(p->b, -EINVAL, "%s: the pattern %s", p->where, what);
@@ -51,7 +57,8 @@ static void add(struct reader *p, struct set *s, uint32_t lo, uint32_t hi)
         s->r[s->n++] = (struct expr_range){ lo, hi };
 }
 
-/* \d and its like; false: c is none. */
+/* \d and its like; false: c is none. Opposites stop at 0x7f: beyond ASCII dialects differ on what
+ * is a letter or a space, and only what all take may be written. */
 static bool add_kind(struct reader *p, struct set *s, char c)
 {
     static const struct {
@@ -97,7 +104,8 @@ static uint32_t hex(struct reader *p, int n)
     return c;
 }
 
-/* Behind a backslash: one character. */
+/* Behind a backslash: one character. Signs stand for themselves; letters and digits that are not
+ * known here would mean something, so they are refused. */
 static uint32_t escape(struct reader *p)
 {
     static const char from[] = "nrtfv", to[] = "\n\r\t\f\v";
@@ -122,6 +130,7 @@ static uint32_t escape(struct reader *p)
     return (uint32_t)c & 0x7f;
 }
 
+/* One character that is no sign, of one to four bytes. */
 static uint32_t plain(struct reader *p)
 {
     size_t len = 0;
@@ -151,6 +160,7 @@ static bool end_of_range(struct reader *p, struct set *s, uint32_t *ret)
     return true;
 }
 
+/* Behind [, to behind ]. In a class \b is a backspace. */
 static uint32_t class(struct reader *p)
 {
     struct set s = { .n = 0 };
@@ -205,6 +215,7 @@ static uint32_t one_char(struct reader *p, uint32_t c)
     return jsontext_char(p->j, &r, 1);
 }
 
+/* Behind (, to behind ). Nothing refers to a group, so its name is passed over. */
 static uint32_t group(struct reader *p)
 {
     uint32_t e;
@@ -230,6 +241,7 @@ static uint32_t group(struct reader *p)
     return e;
 }
 
+/* What one sign of repetition may follow. */
 static uint32_t part(struct reader *p)
 {
     struct set s = { .n = 0 };
@@ -281,6 +293,7 @@ static uint32_t bounded(struct reader *p, uint32_t e)
     return expr_repeat(p->b, e, min, max);
 }
 
+/* Lazy or not makes no difference to which texts match. */
 static uint32_t repeated(struct reader *p, uint32_t e)
 {
     if (take(p, '*'))
@@ -299,6 +312,7 @@ static uint32_t repeated(struct reader *p, uint32_t e)
     return e;
 }
 
+/* $ ends it at the top, where it is an anchor; inside of a group it is refused by part(). */
 static uint32_t sequence(struct reader *p)
 {
     size_t mark = expr_mark(p->b);
@@ -319,6 +333,8 @@ static uint32_t alternatives(struct reader *p)
     return expr_any_of(p->b, mark);
 }
 
+/* Each alternative of the whole has its own anchors. `any` is the same expression wherever one is
+ * missing. */
 uint32_t pattern_expr(struct jsontext *j, const char *pattern, const char *where)
 {
     struct reader p = { .j = j, .b = j->b, .at = pattern, .where = where };

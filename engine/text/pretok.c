@@ -1,3 +1,6 @@
+/* Patterns are compiled once a model, and matched anchored at the place where a pre-token begins:
+ * the whole text is cut by asking again and again. Text was checked to be UTF-8 by the caller, so
+ * PCRE2 does not check it anew at every place. */
 #include "engine/text/pretok.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -60,6 +63,7 @@ const char *pretok_name(enum pretok_kind kind)
     return names[kind];
 }
 
+/* Without machine code p->jit is false, which is no error: the interpreter does the same. */
 int pretok_new(enum pretok_kind kind, bool jit, struct pretok **ret)
 {
     struct pretok *p;
@@ -120,6 +124,8 @@ void pretok_scratch_free(struct pretok_scratch *s)
     free(s);
 }
 
+/* Machine code has a stack of fixed size, and a long pre-token may not fit: then the interpreter,
+ * which takes memory as it needs it, does that one. */
 int pretok_next(const struct pretok *p, struct pretok_scratch *s, const uint8_t *text, size_t len,
                 size_t *ret_len)
 {

@@ -1,3 +1,10 @@
+/* A schema becomes an expression in one walk, keyword by keyword. What is not known is refused by
+ * name (known), and each form takes only the keywords that it can hold the text to (schema_alone):
+ * what a schema says and the grammar does not enforce would be a promise that is not kept.
+ *
+ * The values of the schema are json-c's, and are borrowed from `whole`, or from `joined` where
+ * schema_join.c made them: both stay until the grammar is compiled, for rules are found again by
+ * the address of what they are of. */
 #include "engine/text/schema.h"
 
 #include "base/hex.h"
@@ -11,12 +18,14 @@
 
 /* --- places ----------------------------------------------------------------------------------- */
 
+/* Places live on the stack of whoever made them, and point to those above. */
 struct schema_place schema_at(const struct schema_place *up, const char *key, size_t index)
 {
     return (struct schema_place){ up, key, index, up->depth + 1 };
 }
 
-/* Appends as much as there is room for; returns the new length. */
+/* Appends as much as there is room for; returns the new length. As a JSON pointer: ~ and / in a key
+ * are ~0 and ~1. A long place is cut at its end. */
 static size_t put_place(const struct schema_place *at, char *ret, size_t n)
 {
     if (!at->up)
@@ -144,6 +153,7 @@ static unsigned type_of(struct schema *s, struct json_object *x, const struct sc
     return type;
 }
 
+/* An integer is a number, so who allows numbers allows integers. */
 unsigned schema_types(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     struct json_object *t = schema_get(x, "type");
@@ -163,6 +173,8 @@ unsigned schema_types(struct schema *s, struct json_object *x, const struct sche
     return types & SCHEMA_NUMBER ? types | SCHEMA_INTEGER : types;
 }
 
+/* 1.0 is a double to the parser, and so no integer here, though the standard has it one: less is
+ * written, nothing wrong. */
 unsigned schema_kind_of(struct json_object *value)
 {
     switch (json_object_get_type(value)) {
@@ -186,7 +198,8 @@ unsigned schema_kind_of(struct json_object *value)
 /* --- references ------------------------------------------------------------------------------- */
 
 /* The next part of a pointer, which is percent-encoded as a part of a URI is, to ret of the length
- * of `from`. Returns where it ends. */
+ * of `from`. Returns where it ends. %7E is the sign for an escape as much as ~ is: it is decoded
+ * before. */
 static const char *pointer_part(const char *from, char *ret)
 {
     while (*from && *from != '/') {
@@ -204,6 +217,7 @@ static const char *pointer_part(const char *from, char *ret)
     return from;
 }
 
+/* The member or the item; NULL: there is none. */
 static struct json_object *step(struct json_object *x, const char *key)
 {
     char *end;
@@ -246,6 +260,7 @@ struct json_object *schema_target(struct schema *s, struct json_object *ref,
     return x;
 }
 
+/* Keywords that only describe may stand beside it. */
 bool schema_alone(struct schema *s, struct json_object *x, const struct schema_place *at,
                   const char *key, const char *with)
 {
@@ -260,7 +275,9 @@ bool schema_alone(struct schema *s, struct json_object *x, const struct schema_p
     return true;
 }
 
-/* A rule for each place that is referred to, so that one may refer to what it is part of. */
+/* A rule for each place that is referred to, so that one may refer to what it is part of. The rule
+ * is known before its body is made: a reference within it finds it, and becomes a call of itself.
+ */
 static uint32_t reference(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     struct schema_place here = schema_at(at, "$ref", 0);
@@ -286,6 +303,7 @@ static uint32_t reference(struct schema *s, struct json_object *x, const struct 
 
 /* --- values that are listed ------------------------------------------------------------------- */
 
+/* As json-c writes it, without blanks. A number keeps the digits that it had in the schema. */
 uint32_t schema_literal(struct schema *s, struct json_object *value)
 {
     return expr_text(&s->build,
@@ -337,6 +355,8 @@ static uint32_t of_kind(struct schema *s, struct json_object *x, unsigned kind,
     }
 }
 
+/* Without `type` a schema would allow everything that its keywords are not about. Here it means the
+ * kinds that they are about; without any such keyword, every value. */
 static uint32_t of_kinds(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     unsigned types = schema_types(s, x, at), meant = 0;
@@ -362,6 +382,8 @@ static uint32_t of_kinds(struct schema *s, struct json_object *x, const struct s
     return expr_any_of(&s->build, mark);
 }
 
+/* json-c has no object for null, so a keyword whose value is null looks like one that is not there.
+ */
 static bool known(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     json_object_object_foreach(x, k, v)
@@ -378,6 +400,9 @@ static bool known(struct schema *s, struct json_object *x, const struct schema_p
     return true;
 }
 
+/* The order decides what stands beside what: a reference alone, then what is made of several
+ * schemas, then lists of values, then kinds. Depth is counted for schemas that contain themselves
+ * by allOf, which make no rule. */
 uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     if (s->build.err)
@@ -407,7 +432,8 @@ uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schem
 
 /* --- a text ----------------------------------------------------------------------------------- */
 
-/* The parser would cut a key at U+0000, and numbers of more than 64 bits. */
+/* The parser would cut a key at U+0000, and numbers of more than 64 bits. Looked for in the text,
+ * since the parser's result no longer shows it. */
 static int check_text(const char *text, size_t len, struct why *why)
 {
     bool inside = false;
@@ -432,7 +458,8 @@ static int check_text(const char *text, size_t len, struct why *why)
     return 0;
 }
 
-/* All of the text, which is one value. */
+/* All of the text, which is one value. json-c's `continue` means that it could go on, as a number
+ * could: the NUL is its end. */
 static struct json_object *parse(const char *text, size_t len, struct why *why, int *ret_err)
 {
     struct json_tokener *t = json_tokener_new_ex(SCHEMA_DEPTH_MAX);
@@ -473,6 +500,7 @@ static uint32_t root_of(struct schema *s)
     return root;
 }
 
+/* Joined values hold references to those of `whole`, so either may be let go first. */
 int schema_compile(const char *text, size_t len, struct grammar **ret, struct why *why)
 {
     struct schema s = { .whole = NULL };

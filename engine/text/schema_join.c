@@ -1,5 +1,10 @@
 /* Several schemas of one value become one: their keywords together. That is the same where no
- * keyword is said twice, and none looks at what others of its schema say; else it is refused. */
+ * keyword is said twice, and none looks at what others of its schema say; else it is refused. A
+ * join makes a new object, so that the client's schema stays as it is for others who refer to it.
+ * It holds references to the values of both.
+ *
+ * oneOf means exactly one. A grammar can't say "and not the other", so it is anyOf where it is
+ * certain that no value satisfies two (apart); where that is not certain it is refused. */
 #include "engine/text/schema_inner.h"
 
 #include <errno.h>
@@ -53,6 +58,7 @@ static bool equal(struct schema *s, struct json_object *a, struct json_object *b
     return json_object_equal(a, b);
 }
 
+/* Takes x, also on failure, and keeps it in s->joined until all is compiled. */
 static struct json_object *made(struct schema *s, struct json_object *x)
 {
     struct json_object **at = NULL;
@@ -70,7 +76,8 @@ static struct json_object *made(struct schema *s, struct json_object *x)
     return *at = x;
 }
 
-/* What part i of a list of schemas is, behind its references; NULL: it failed. */
+/* What part i of a list of schemas is, behind its references; NULL: it failed. The references are
+ * followed by hand, since what is joined needs the schema itself and not a call of its rule. */
 static struct json_object *part(struct schema *s, struct json_object *x,
                                 const struct schema_place *at)
 {
@@ -93,6 +100,8 @@ static struct json_object *part(struct schema *s, struct json_object *x,
 
 /* --- joining ---------------------------------------------------------------------------------- */
 
+/* json-c's objects take a reference, and so does this; nothing of the client's is changed but its
+ * count. */
 static bool add(struct schema *s, struct json_object *to, const char *key, struct json_object *v)
 {
     if (json_object_object_add(to, key, json_object_get(v)) == 0)
@@ -115,6 +124,8 @@ static struct json_object *both(struct schema *s, struct json_object *a, struct 
     return all;
 }
 
+/* Equal schemas of one member are one. Different ones would have to be joined in turn, which is not
+ * done. */
 static struct json_object *both_members(struct schema *s, struct json_object *a,
                                         struct json_object *b, const struct schema_place *at)
 {
@@ -153,7 +164,8 @@ static struct json_object *common_types(struct schema *s, struct json_object *a,
     return all;
 }
 
-/* What a keyword says depends on another one of the same schema. */
+/* What a keyword says depends on another one of the same schema. Joined, additionalProperties would
+ * see the other schema's members as named, and allow or forbid others than it did alone. */
 static bool mixes(struct json_object *a, struct json_object *b)
 {
     static const char *const pairs[][2] = { { "additionalProperties", "properties" },
@@ -170,6 +182,8 @@ static bool mixes(struct json_object *a, struct json_object *b)
     return false;
 }
 
+/* A keyword that both have is the same, or can be joined (type, required, properties), or is
+ * refused. */
 static void join_key(struct schema *s, struct json_object *to, struct json_object *from,
                      const char *key, const struct schema_place *at)
 {
@@ -213,6 +227,7 @@ static void join(struct schema *s, struct json_object *to, struct json_object *f
 
 /* --- no two at once --------------------------------------------------------------------------- */
 
+/* It lists the values that it allows: `const` is a list of one. */
 static bool is_listed(struct json_object *x)
 {
     return json_object_object_get_ex(x, "const", NULL) ||
@@ -233,6 +248,7 @@ static struct json_object *value(struct json_object *x, size_t i)
                : json_object_array_get_idx(schema_get(x, "enum"), i);
 }
 
+/* The kinds of value that may satisfy it: what `type` says, and of listed values what they are. */
 static unsigned types_of(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     unsigned types = schema_types(s, x, at), of = 0;
@@ -260,6 +276,7 @@ static bool no_common_value(struct schema *s, struct json_object *a, struct json
     return true;
 }
 
+/* `required` names it. */
 static bool demands(struct schema *s, struct json_object *x, const char *name)
 {
     struct json_object *list = schema_get(x, "required");
@@ -300,7 +317,8 @@ static bool member_apart(struct schema *s, struct json_object *a, struct json_ob
     return false;
 }
 
-/* Certain that no value satisfies both. */
+/* Certain that no value satisfies both. True only where it can be shown: by kinds, by values, or by
+ * a member that both name and one demands. */
 static bool apart(struct schema *s, struct json_object *a, struct json_object *b,
                   const struct schema_place *at)
 {
@@ -313,6 +331,7 @@ static bool apart(struct schema *s, struct json_object *a, struct json_object *b
     return (types & ~(unsigned)SCHEMA_OBJECT) == 0 && member_apart(s, a, b, at);
 }
 
+/* Each with each of those behind it; works() bounds that. */
 static void check_one_of(struct schema *s, struct json_object *list, const struct schema_place *at)
 {
     size_t n = json_object_array_length(list);
@@ -333,6 +352,7 @@ static void check_one_of(struct schema *s, struct json_object *list, const struc
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
+/* The schemas of a keyword; NULL: it has none, or it failed. */
 static struct json_object *list_of(struct schema *s, struct json_object *x, const char *key,
                                    const struct schema_place *at)
 {
@@ -364,6 +384,8 @@ static struct json_object *with_all(struct schema *s, struct json_object *x,
     return s->build.err ? NULL : all;
 }
 
+/* What stands beside anyOf holds for each of its schemas, so it is joined to each; alone, they need
+ * no join and may be anything that is a schema. */
 static uint32_t any_of(struct schema *s, struct json_object *x, const char *key,
                        const struct schema_place *at)
 {
@@ -394,6 +416,7 @@ static uint32_t any_of(struct schema *s, struct json_object *x, const char *key,
     return expr_any_of(&s->build, mark);
 }
 
+/* allOf first, until none is left: what it gives may have anyOf, which is a choice then. */
 uint32_t schema_joined(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     if (schema_get(x, "allOf")) {

@@ -1,3 +1,5 @@
+/* A kind of value with the keywords that are about it. Where the standard has values in any order
+ * or number, the grammar has one order and the bounds of jsontext.h. */
 #include "engine/text/schema_inner.h"
 
 #include "engine/text/pattern.h"
@@ -8,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A whole number of at least 0 that a keyword says; without it `without`. */
+/* A whole number of at least 0 that a keyword says; without it `without`. As a double: 3.0 is a
+ * whole number, too. */
 static uint32_t count(struct schema *s, struct json_object *x, const char *key, uint32_t without,
                       const struct schema_place *at)
 {
@@ -60,7 +63,8 @@ static const char *pattern_of_format(const char *name)
     return NULL;
 }
 
-/* By pattern or format, which would have to be joined with a length: not supported. */
+/* By pattern or format, which would have to be joined with a length: not supported. Formats are
+ * patterns of ours, so there is one way to a string's expression. */
 static uint32_t string_by(struct schema *s, const char *key, struct json_object *x,
                           const struct schema_place *at)
 {
@@ -85,7 +89,8 @@ static uint32_t string_by(struct schema *s, const char *key, struct json_object 
     return pattern_expr(&s->json, pattern, schema_where(&here, where));
 }
 
-/* A rule of its own: it may stand in a list that is written out many times. */
+/* A rule of its own: it may stand in a list that is written out many times. Written out it would
+ * count its states each time; a call is one. */
 static uint32_t as_rule(struct schema *s, uint32_t e, const struct schema_place *at)
 {
     char where[SCHEMA_WHERE_MAX];
@@ -128,7 +133,8 @@ struct bound {
     bool without; /* it is no value itself */
 };
 
-/* A bound of whole numbers is rounded inwards; of others it must be whole. */
+/* A bound of whole numbers is rounded inwards; of others it must be whole. True: there is one.
+ * False as well after an error, and for a bound that no number that is ever written passes. */
 static bool read_bound(struct schema *s, struct json_object *x, const char *key, bool whole,
                        bool lower, const struct schema_place *at, struct bound *ret)
 {
@@ -167,6 +173,8 @@ static void tighten(struct schema *s, struct json_object *x, const char *key, bo
         b->without |= other.without;
 }
 
+/* An excluded whole number is the next one inwards for integers; for numbers it is for
+ * jsontext_number to leave out. */
 uint32_t schema_number(struct schema *s, struct json_object *x, bool whole,
                        const struct schema_place *at)
 {
@@ -192,6 +200,8 @@ struct array {
     struct json_object *first;
 };
 
+/* Without `items` none come behind the first ones, unless minItems wants more than there are: then
+ * those may be anything. */
 static void read_items(struct schema *s, struct json_object *x, const struct schema_place *at,
                        struct array *a)
 {
@@ -229,6 +239,8 @@ static uint32_t first_items(struct schema *s, const struct array *a, const struc
     return expr_seq(b, mark);
 }
 
+/* All four bounds meet here: minItems and maxItems count all items, a.min and a.max those behind
+ * the first ones. */
 uint32_t schema_array(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     struct expr_build *b = &s->build;
@@ -290,6 +302,7 @@ static bool is_required(struct json_object *list, const char *name)
     return false;
 }
 
+/* The list of names, looked at once: is_required takes them for strings. */
 static struct json_object *required_of(struct schema *s, struct json_object *x,
                                        const struct schema_place *at)
 {
@@ -373,6 +386,8 @@ static uint32_t key_text(struct schema *s, const char *name)
     return e;
 }
 
+/* A key that is none of the named ones, and its value: those would be there twice, or in another
+ * order. */
 static uint32_t extra_member(struct schema *s, struct object *o, uint32_t value)
 {
     const char **names = calloc(o->n + 1, sizeof(*names));
@@ -390,7 +405,9 @@ static uint32_t extra_member(struct schema *s, struct object *o, uint32_t value)
 
 /* The rest of an object from member i on, as a rule that the members before it jump to: once where
  * nothing was written yet, and once where a comma is needed first. From the last one to the first.
- */
+ *
+ * So an object of n members is some 2n rules' states, where all subsets of the optional ones would
+ * be 2^n. Jumps cost no stack, and the commas come out right. */
 static void write_members(struct schema *s, struct object *o, const char *where,
                           uint32_t *ret_first)
 {
@@ -418,6 +435,9 @@ static void write_members(struct schema *s, struct object *o, const char *where,
     *ret_first = first;
 }
 
+/* The body of the object is one rule; its parts are jumped to and have no calls of their own. An
+ * object that can't be (a required member without a value) defines that rule nevertheless: nfa.c
+ * wants each to have a text. */
 uint32_t schema_object(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     struct schema_place additional = schema_at(at, "additionalProperties", 0);

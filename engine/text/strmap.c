@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The length beside the pointer: most strings that differ differ in it, and are told apart without
+ * a look at their bytes. */
 struct strmap_slot {
     const uint8_t *s;
     uint32_t len;
@@ -12,7 +14,9 @@ struct strmap_slot {
 };
 
 /* Eight bytes a step; the length is mixed in, so that the zeros behind the last bytes tell nothing.
- */
+ *
+ * Not keyed: what is put in is a vocabulary or a grammar's names, and one that makes all of them
+ * meet only slows down who sent it. */
 static uint64_t hash_bytes(const uint8_t *s, size_t len)
 {
     uint64_t h = len * 0x9e3779b97f4a7c15u, word;
@@ -29,6 +33,8 @@ static uint64_t hash_bytes(const uint8_t *s, size_t len)
     return h ^ h >> 29;
 }
 
+/* The slot of the string, or the free one where it would go: the table is at most half full, so
+ * there is one. */
 static struct strmap_slot *find_slot(const struct strmap *m, const uint8_t *s, size_t len)
 {
     size_t at = hash_bytes(s, len) & m->mask;
@@ -39,6 +45,7 @@ static struct strmap_slot *find_slot(const struct strmap *m, const uint8_t *s, s
     return &m->slots[at];
 }
 
+/* It never grows; the caller says how many strings there may be. */
 int strmap_init(struct strmap *m, size_t max)
 {
     size_t n_slots = 16, i;

@@ -1,3 +1,5 @@
+/* One pass over the source. The output is never longer than what was read, so it is written into
+ * one buffer of the source's length; marks are bytes that no template has. */
 #include "engine/text/template.h"
 
 #include <errno.h>
@@ -34,6 +36,7 @@ static void put(struct reader *r, char c)
     r->out[r->n++] = c;
 }
 
+/* Other signs behind a backslash stand for themselves. */
 static char unescape(char c)
 {
     switch (c) {
@@ -48,7 +51,8 @@ static char unescape(char c)
     }
 }
 
-/* x['name'] with the closing bracket still ahead becomes x.name; its quote stands at start. */
+/* x['name'] with the closing bracket still ahead becomes x.name; its quote stands at start. Only
+ * for what is a name, or it would read as something else. */
 static void name_instead_of_index(struct reader *r, size_t start)
 {
     size_t i;
@@ -68,7 +72,8 @@ static void name_instead_of_index(struct reader *r, size_t start)
     r->n -= 2;
 }
 
-/* A string literal, from its opening quote on. */
+/* A string literal, from its opening quote on. A literal behind + and another literal goes on in
+ * that one: the + and the closing quote before it are taken back. */
 static int read_literal(struct reader *r)
 {
     char quote = *r->at++;
@@ -94,7 +99,8 @@ static int read_literal(struct reader *r)
     return 0;
 }
 
-/* The inside of {{ }} or {% %}, whose opening was read, to its end. */
+/* The inside of {{ }} or {% %}, whose opening was read, to its end. The sign before the end is in
+ * the output by then, and is taken back. */
 static int read_tag(struct reader *r, const char *close, char close_mark)
 {
     int e;
@@ -132,6 +138,8 @@ static int read_comment(struct reader *r)
     return 0;
 }
 
+/* Blanks outside of tags are dropped: Jinja may keep them or not, by settings that the source does
+ * not say. Templates that matter put every text into a literal. */
 static int read_template(struct reader *r)
 {
     int e = 0;
@@ -157,7 +165,8 @@ static int read_template(struct reader *r)
     return e;
 }
 
-/* Whether the source has bytes that would look like our own marks. */
+/* Whether the source has bytes that would look like our own marks. Bytes of 0x80 and above are no
+ * marks, whatever the sign of char. */
 static bool has_marks(const char *source, size_t len)
 {
     size_t i;

@@ -11,6 +11,8 @@ struct key {
     uint32_t id;
 };
 
+/* `head` has the first bytes as a number, the first one uppermost, so numbers compare as bytes do.
+ * A shorter token is padded with zeros there and sorted by the rest. */
 static int by_bytes(const void *a, const void *b, void *vocab)
 {
     const struct key *p = a, *q = b;
@@ -37,6 +39,8 @@ static struct key key_of(const struct vocab *v, uint32_t id)
     return key;
 }
 
+/* Tokens that end an answer are not tried against a grammar: they may come exactly where it may end
+ * (ends). */
 static int sort(struct trie *t, const struct vocab *v)
 {
     struct key *keys = calloc(t->n_vocab + 1, sizeof(*keys));
@@ -59,6 +63,7 @@ static int sort(struct trie *t, const struct vocab *v)
     return 0;
 }
 
+/* Bytes that token i has in common with the one before it. Lengths fit a byte: TRIE_LEN_MAX. */
 static uint8_t common(const struct trie *t, uint32_t i)
 {
     const uint8_t *a = t->bytes + t->at[i - 1], *b = t->bytes + t->at[i];
@@ -95,6 +100,8 @@ static int fill(struct trie *t, const struct vocab *v)
     return 0;
 }
 
+/* Rooms are for all tokens of the vocabulary, though some are left out: that is a few bytes each.
+ */
 int trie_new(const struct vocab *v, struct trie **ret)
 {
     struct trie *t = calloc(1, sizeof(*t));
