@@ -5,12 +5,14 @@
 
 /* --- counts ----------------------------------------------------------------------------------- */
 
+/* Without a compressor there are no checks, and all rungs but 0 stay empty. */
 static bool compresses(const struct policy *p)
 {
     return !compress_keeps_all(&p->spec);
 }
 
-/* A ratio may be so high at first that it can be halved less often than there are rungs. */
+/* A ratio may be so high at first that it can be halved less often than there are rungs. The last
+ * one is what the ratio's halves end at, COMPRESS_RATIO_MAX. */
 static uint32_t max_rung(const struct policy *p)
 {
     uint32_t n = p->fixed ? 1 : 1 + compress_max_thinned(&p->spec);
@@ -41,6 +43,8 @@ uint32_t ladder_spare(const struct policy *p, const struct ladder *l)
 
     if (n == 0)
         return 0;
+    /* All that is checked on the highest rung; two raw segments, the one that is read and the one
+     * that has to fit before a check (ladder_next); the tail. */
     least = ladder_segment_keys(p, 0, top) +
             (uint64_t)l->n_checked * ladder_segment_keys(p, 1, top) + 2 * raw_keys(p, p->seg_len) +
             p->keep_tail;
@@ -66,6 +70,7 @@ uint32_t ladder_rung(const struct ladder *l, uint32_t segment)
     return rung;
 }
 
+/* Pages are counted by segment, since each segment begins a page. */
 static uint64_t size_of(const struct policy *p, uint32_t segment, uint32_t rung, bool pages)
 {
     uint32_t keys = ladder_segment_keys(p, segment, rung);
@@ -88,6 +93,7 @@ static uint64_t rung_size(const struct policy *p, const struct ladder *l, uint32
 static uint64_t size_all(const struct policy *p, const struct ladder *l, uint64_t n_tokens,
                          bool pages)
 {
+    /* Raw segments, the open one, then a term for each rung. */
     uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len;
     uint64_t size = raw / p->seg_len * size_of(p, 0, 0, pages),
              open = raw_keys(p, raw % p->seg_len);
@@ -117,7 +123,9 @@ uint64_t ladder_due_at(const struct policy *p, const struct ladder *l)
     return compresses(p) ? (l->n_checked + 1ull) * p->seg_len + p->keep_tail : UINT64_MAX;
 }
 
-/* The rung whose oldest segment climbs next; LADDER_RUNGS: none can. */
+/* The rung whose oldest segment climbs next; LADDER_RUNGS: none can. n_checked counts the segments
+ * that may be compressed at all: raw ones behind them are the tail's, or open. Of equals the lowest
+ * rung, whose segments have more to give. */
 static uint32_t fullest(const struct policy *p, const struct ladder *l, uint32_t n_checked)
 {
     uint64_t most =
@@ -167,6 +175,7 @@ bool ladder_thinner(const struct policy *p, const struct ladder *l, struct ladde
     return true;
 }
 
+/* A rung takes its segments in order, so one number is enough to say which. */
 void ladder_take(struct ladder *l, const struct ladder_step *step)
 {
     assert(step->segment == l->n_at[step->rung]);
@@ -206,12 +215,16 @@ void ladder_cut(struct ladder *l, uint32_t first)
             l->n_at[rung] = first;
 }
 
+/* most may be NULL: nobody asks. */
 static void note(uint64_t *most, uint64_t n)
 {
     if (most && *most < n)
         *most = n;
 }
 
+/* What memory_settle does, without any keys. The two must take the same steps in the same order:
+ * what is promised to a prompt (memory_peak, memory_full) and what a beginning in the tree is taken
+ * for rest on it. */
 void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint64_t n_tokens,
                   uint64_t *ret_keys, uint64_t *ret_pages)
 {
@@ -259,6 +272,8 @@ uint64_t ladder_unthinned(const struct policy *p, uint64_t n_tokens)
 
 uint64_t ladder_room(const struct policy *p, const struct ladder *l, uint64_t n_tokens)
 {
+    /* From keys back to tokens: `had` are the keys of what is raw now, n those that it may have,
+     * and tokens follow from n. */
     uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len, had = raw_keys(p, raw);
     uint64_t keys = ladder_keys(p, l, n_tokens), n, every = compress_gist_every(&p->spec);
 

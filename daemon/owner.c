@@ -6,10 +6,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* Parts that are kept for an owner who is still to come, where others than the daemon's user may
+ * connect (daemon/owner.h). Options that are 0 leave it to these. */
 #define PLACES_KEPT 4u  /* of the places for clients, a part */
 #define PAGES_KEPT  16u /* of the pool: a short question and its answer */
 #define HELD_KEPT   4u  /* of held text */
 
+/* An owner's connections. What the administrator says goes before what is kept for others. */
 static uint32_t most_clients(const struct config *c, bool shared)
 {
     uint32_t kept = c->max_clients / PLACES_KEPT;
@@ -23,7 +26,8 @@ static uint32_t most_clients(const struct config *c, bool shared)
 }
 
 /* A limit of a client is meant to be one of whoever opens the connections, unless an owner's own
- * says otherwise. */
+ * says otherwise. In 64 bits until it is compared: bytes of a configuration may be more pages than
+ * there are numbers for. */
 static uint32_t most_pages(const struct config *c, size_t page_bytes, uint32_t n_pages,
                            uint32_t reserve)
 {
@@ -57,6 +61,8 @@ void owners_init(struct owners *o, const struct owner_limits *limits)
     TAILQ_INIT(&o->portions);
 }
 
+/* The last reference may go while text is still charged only by mistake: each held byte belongs to
+ * a client or a document, which has a reference. */
 static void forget(struct owners *o, struct owner *owner)
 {
     assert(TAILQ_EMPTY(&owner->clients) && TAILQ_EMPTY(&owner->units) && owner->held.used == 0);
@@ -90,6 +96,8 @@ void owners_fini(struct owners *o)
     assert(o->held.used == 0);
 }
 
+/* A list, and not a table: owners are users who are connected, and few. Looked through when a
+ * client comes, not in steps. */
 struct owner *owner_ref(struct owners *o, uid_t uid)
 {
     struct owner *owner;
@@ -133,6 +141,9 @@ void owners_turn(struct owners *o)
         portion_turn(&owner->units);
 }
 
+/* Once around the unit's ring of clients, from where the last turn ended. u->next moves on before
+ * anything is returned, so that the one behind has the next turn. NULL, from where there was
+ * nobody: the ring begins at its head. */
 static struct client *next_of_unit(struct unit *u)
 {
     struct client *c = u->next, *first = c;
@@ -148,6 +159,7 @@ static struct client *next_of_unit(struct unit *u)
     return NULL;
 }
 
+/* The same ring one level up: a unit a turn, and a client of it. */
 struct client *owner_next(struct owner *o)
 {
     struct portion *x = o->next, *first = x;
@@ -164,6 +176,7 @@ struct client *owner_next(struct owner *o)
     return NULL;
 }
 
+/* Nobody says when he gives up: who has not asked again for OWNER_LINE_NS is taken to have. */
 static bool in_line(const struct owner *o, uint64_t now_ns)
 {
     return o->wanted > 0 && now_ns - o->asked_ns < OWNER_LINE_NS;
@@ -171,6 +184,7 @@ static bool in_line(const struct owner *o, uint64_t now_ns)
 
 void owner_refused(struct owner *o, uint64_t pages, uint64_t now_ns)
 {
+    /* Its place is that of the first time: asking again and again moves nobody back. */
     if (!in_line(o, now_ns))
         o->since_ns = now_ns;
     o->asked_ns = now_ns;
@@ -182,7 +196,8 @@ void owner_served(struct owner *o)
     o->wanted = 0;
 }
 
-/* An even part, and no more: who asks for what can never be had keeps the rest from nobody. */
+/* An even part, and no more: who asks for what can never be had keeps the rest from nobody. Who
+ * stands in line himself waits for those who came before him only. */
 uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint64_t now_ns)
 {
     uint32_t n_owners = owners_count(o), even = o->limits.pool / (n_owners ? n_owners : 1);
@@ -198,6 +213,8 @@ uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint64_
     return n;
 }
 
+/* Users without a number in the daemon's user namespace all look like the same one (overflowuid),
+ * so that number is no proof of being anybody. */
 bool owner_is_own(uid_t asks, uid_t uid, uid_t stand_in)
 {
     return asks == uid && uid != stand_in;
@@ -223,6 +240,7 @@ uint32_t owners_count(const struct owners *o)
     return n;
 }
 
+/* Of those that have pages. Who is connected and reads nothing makes nobody else's part smaller. */
 uint32_t owners_even(const struct owners *o, const struct owner *owner)
 {
     const struct owner *x;

@@ -4,6 +4,9 @@
 
 #include <stddef.h>
 
+/* Who begins to want something has as much as the one who had least of those that were there:
+ * neither what it used long ago nor the time that it was away counts. Before the first step with
+ * anybody in it there is nobody to compare with, and counts stay as they are. */
 void portion_turn(struct portion_list *l)
 {
     uint64_t least = UINT64_MAX;
@@ -20,6 +23,8 @@ void portion_turn(struct portion_list *l)
     }
 }
 
+/* A walk for each part of a step: owners, and units of one, are few. The caller sets n_waiting of
+ * the one that it got to 0, and asks again. */
 struct portion *portion_next(const struct portion_list *l, uint32_t *ret_n, uint64_t *ret_most)
 {
     struct portion *x, *best = NULL;
@@ -38,6 +43,8 @@ struct portion *portion_next(const struct portion_list *l, uint32_t *ret_n, uint
     return best;
 }
 
+/* n > 0. With more readers than parts of PACE_TOKENS_MIN the last ones get nothing in this step:
+ * lines turn, so they are the first of the next one. */
 uint32_t portion_even(uint32_t tokens, uint32_t n)
 {
     uint32_t part = tokens / n;

@@ -1,3 +1,12 @@
+/* Nodes of all trees lie in one array, and point at each other by index: the hash chain, the list
+ * by use and the list of free ones are threaded through them, so that learning and forgetting
+ * allocate nothing. There is one hash table for all trees. Roots are nodes as well, but stand
+ * neither in the table nor in the list by use: they are found by owner and policy (find_root), and
+ * go with their last child (evict).
+ *
+ * A node refers to its pages by the pool's counts. What it holds alone can be had (P4 of
+ * engine/kv/pool.h), whatever its place in the tree; so reclaim() has a last resort that breaks
+ * branches. */
 #include "daemon/prefix.h"
 
 #include <assert.h>
@@ -9,9 +18,12 @@
 #define TOKENS       POOL_PAGE_TOKENS
 #define NONE         UINT32_MAX
 #define PATH_MAX_LEN (POLICY_TOKENS_MAX / TOKENS)
-/* A compressed segment has a node for each 16 ids, and few pages. */
+/* A compressed segment has a node for each 16 ids, and few pages. Enough for a pool full of
+ * segments at ratio 4; where they are compressed further nodes run short before pages do, and
+ * take_node evicts. */
 #define NODES_A_PAGE 4u
 #define NODES_MIN    16384u
+/* A part of the pool that is freed beyond what was asked for. */
 #define RECLAIM_MORE 64u
 
 struct node {
@@ -74,6 +86,8 @@ static uint32_t find(const struct prefix *p, uint32_t parent, const uint32_t *id
     return i;
 }
 
+/* The list by use, from `oldest` to `newest`. Each end of it is a field of the tree where others
+ * have a neighbour's. */
 static void unlink_use(struct prefix *p, uint32_t i)
 {
     const struct node *n = &p->nodes[i];
@@ -109,6 +123,8 @@ static void drop_raw(struct prefix *p, struct node *n)
     n->stale = false;
 }
 
+/* Also takes the mark off: marked[] says which node a page is found by, and the next one to have
+ * the page must not be taken for it. */
 static void drop_packed(struct prefix *p, struct node *n)
 {
     for (uint32_t page = n->packed, next; page != NONE; page = next) {
@@ -132,13 +148,15 @@ static void put_free(struct prefix *p, uint32_t i)
     p->free = i;
 }
 
-/* keep: a root that is wanted without children, too. */
+/* keep: a root that is wanted without children, too. A node without children only: who stands
+ * behind it could not be found, nor freed, without it. */
 static void evict(struct prefix *p, uint32_t i, uint32_t keep)
 {
     struct node *n = &p->nodes[i], *parent = &p->nodes[n->parent];
     uint32_t *at = bucket_of(p, n->parent, n->ids);
 
     assert(n->n_children == 0);
+    /* It is in its chain, or the table is broken: no check for the end. */
     while (*at != i)
         at = &p->nodes[*at].hash_next;
     *at = n->hash_next;
@@ -233,6 +251,8 @@ static uint32_t take_node(struct prefix *p, uint32_t keep)
     return i;
 }
 
+/* A child of parent, which is not there yet. It is the newest of all, its parent is not: the caller
+ * touches the path when it has all of it, which restores T1. */
 static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
 {
     uint32_t i = take_node(p, parent), *bucket;
@@ -251,6 +271,7 @@ static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
 
 /* --- roots ------------------------------------------------------------------------------------ */
 
+/* To look for a root is to use it, also when nothing is found below it. */
 static uint32_t find_root(struct prefix *p, uint32_t owner, const struct policy *policy)
 {
     for (uint32_t i = 0; i < PREFIX_ROOTS; i++) {
@@ -340,6 +361,9 @@ static void keep_raw(struct prefix *p, struct node *n, uint32_t page)
         n->page = page;
 }
 
+/* Pages of a compressed segment are chained by `next`, which has an entry for each page of the
+ * pool: so a node needs no room for a list, and a page can stand in one chain only. pool_share
+ * comes first: who fails there leaves the chain of whoever has the page. */
 static void keep_packed(struct prefix *p, struct node *n, const uint32_t *pages, uint32_t n_pages)
 {
     if (n->packed != NONE || n_pages == 0 || pool_share(p->pool, &p->account, n_pages, pages) < 0)
@@ -366,7 +390,8 @@ static void hash_segment(struct prefix *p, const struct seq *s, uint32_t i)
             prefix_roll(before, s->tokens + (size_t)(i + 1) * TOKENS - s->seg_len, s->seg_len);
 }
 
-/* A page of raw keys, or the pages of the compressed segment that ends here. */
+/* A page of raw keys, or the pages of the compressed segment that ends here. i is the page's number
+ * in the sequence, and in the path. */
 static void keep(struct prefix *p, struct node *n, const struct seq *s, const struct ladder *l,
                  uint32_t i)
 {
@@ -380,6 +405,9 @@ static void keep(struct prefix *p, struct node *n, const struct seq *s, const st
         keep_packed(p, n, seq_pages(s, segment), seq_n_pages(s->segments[segment].n_keys));
 }
 
+/* Called after each step of each sequence, and has something to do in one of 16 steps that decode:
+ * when another page is full, or a segment was packed. It walks from the root then, since nodes on
+ * the way may have gone; the nodes that are still there cost a hash of 64 bytes each. */
 void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladder *l,
                   const struct policy *policy)
 {
@@ -414,6 +442,8 @@ void prefix_unlearn(struct prefix_user *u)
     u->n_pages = u->n_packed = 0;
 }
 
+/* Marks by the way from the root: other sessions may have the same pages and keep them raw, but who
+ * reads this text from the beginning finds it compressed there. */
 void prefix_supersede(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
                       uint32_t segment)
 {
@@ -527,6 +557,7 @@ static uint32_t usable(const struct prefix *p, const struct policy *policy, uint
 
         if (wants > n_packed)
             continue;
+        /* `first`: from where on raw pages are there without a hole, up to n. */
         for (first = n; first > wants * per_segment && p->nodes[p->path[first - 1]].page != NONE;)
             first--;
         if (first == wants * per_segment)
@@ -536,6 +567,8 @@ static uint32_t usable(const struct prefix *p, const struct policy *policy, uint
     return 0;
 }
 
+/* usable() has looked at this: the segment's last node has the chain, of as many pages as the
+ * policy says. */
 static void adopt_segment(const struct prefix *p, struct seq *s, const struct policy *policy,
                           uint32_t segment, const uint32_t *ids)
 {
@@ -604,6 +637,7 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     there = ladder_of(policy, n_pages);
     if (n_pages == 0 || !has_room(p, s, policy, &there, n_pages))
         return 0;
+    /* has_room was asked, and nothing takes pages in between: adopting can't fail half-way. */
     (void)seq_rewind(s, 0); /* pages that were reserved for what is there already */
     for (uint32_t k = 0; k < there.n_at[1]; k++)
         adopt_segment(p, s, policy, k, ids + (size_t)k * s->seg_len);
@@ -618,6 +652,8 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
 
 /* --- of one session alone --------------------------------------------------------------------- */
 
+/* A mark's node hangs on `own` and is found by the mark in place of ids. No ids lead there: `own`
+ * is in no root's tree (T3). */
 static void mark_ids(uint64_t mark, uint32_t ret[TOKENS])
 {
     memset(ret, 0, TOKENS * sizeof(*ret));
@@ -647,6 +683,7 @@ static uint64_t kept_already(const struct prefix *p, uint32_t n, const uint32_t 
     return p->nodes[i].ids[0] | (uint64_t)p->nodes[i].ids[1] << 32;
 }
 
+/* A page has one place in a chain, and one mark. */
 static bool any_marked(const struct prefix *p, uint32_t n, const uint32_t *pages)
 {
     for (uint32_t i = 0; i < n; i++)

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Names are compared and not hashed: a user has a handful of units, and they are looked for when a
+ * client comes. */
 static struct unit *find(const struct portion_list *units, const char *name)
 {
     struct portion *x;
@@ -19,6 +21,8 @@ static struct unit *find(const struct portion_list *units, const char *name)
     return NULL;
 }
 
+/* The name lies behind the struct, in one allocation. Its portion is all zero: portion_turn has it
+ * begin where the others stand. */
 static struct unit *make(struct portion_list *units, const char *name)
 {
     size_t len = strlen(name);
@@ -48,6 +52,8 @@ int unit_join(struct portion_list *units, const char *name, struct client *c)
     return 0;
 }
 
+/* The unit goes with its last client, and what it had of steps with it: who comes back under the
+ * same name begins as anybody does. */
 void unit_leave(struct portion_list *units, struct client *c)
 {
     struct unit *u = c->unit;
@@ -60,6 +66,8 @@ void unit_leave(struct portion_list *units, struct client *c)
     free(u);
 }
 
+/* Two lines turn: that of the unit's clients, and that of the owner's units. Where each unit has
+ * one client, or all are of one unit, one of the two has nothing to decide. */
 void unit_served(struct portion_list *units, struct client *c)
 {
     struct unit *u = c->unit;
