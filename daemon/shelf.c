@@ -61,6 +61,7 @@ static size_t slot_cost(void)
            BLOCKS * (BLOCK_IDS + 1) * sizeof(uint32_t);
 }
 
+/* A power of two: chains are masked. */
 static uint32_t heads_for(uint32_t n)
 {
     uint32_t heads = 1;
@@ -70,6 +71,7 @@ static uint32_t heads_for(uint32_t n)
     return heads;
 }
 
+/* A record has one page at least, so there are never more records than slots. */
 static int open_tables(struct shelf *s)
 {
     uint32_t n = s->n_slots, heads = heads_for(n);
@@ -112,6 +114,7 @@ static int open_memory(struct shelf *s)
 int shelf_open(const struct shelf_options *o, struct shelf **ret)
 {
     size_t cost = o->page_bytes + (o->passes ? 2 * sizeof(uint32_t) : slot_cost());
+    /* Slots that the bytes have room for, with their tables. */
     uint64_t n = o->bytes / cost;
     struct shelf *s;
     int r;
@@ -123,6 +126,8 @@ int shelf_open(const struct shelf_options *o, struct shelf **ret)
         return -ENOMEM;
     s->page_bytes = o->page_bytes;
     s->n_slots = s->n_free = n < UINT32_MAX / BLOCKS ? (uint32_t)n : UINT32_MAX / BLOCKS - 1;
+    /* At most half for what passes through: with few slots there would be none to keep anything
+     * in. */
     s->keep_max = o->passes ? 0 : s->n_slots - s->n_slots / 2;
     if (!o->passes && o->n_stage < s->n_slots / 2)
         s->keep_max = s->n_slots - o->n_stage;
@@ -164,6 +169,7 @@ void *shelf_memory(const struct shelf *s, size_t *ret_len)
     return s->mem;
 }
 
+/* What is kept may fill all of keep_max, so only so many slots are sure to be free one day. */
 uint32_t shelf_longest(const struct shelf *s)
 {
     return s->n_slots - s->keep_max;
@@ -204,6 +210,7 @@ void shelf_give(struct shelf *s, uint32_t n, void *const *mem)
 
 /* --- chains ----------------------------------------------------------------------------------- */
 
+/* All of a key but the place. */
 static bool same_text(const struct store_key *a, const struct store_key *b)
 {
     return a->owner == b->owner && a->kind == b->kind &&
@@ -238,6 +245,7 @@ static void link_in(struct shelf *s, struct record *r, enum chain c)
     *head = (uint32_t)(r - s->all);
 }
 
+/* It is in its chain: no check for the end. */
 static void link_out(struct shelf *s, struct record *r, enum chain c)
 {
     uint32_t *at = head_of(s, c, &r->key, hash_in(r, c));
@@ -268,7 +276,8 @@ static struct record *first_of(const struct shelf *s, enum chain c, const struct
 
 /* --- ends ------------------------------------------------------------------------------------- */
 
-/* By time: what was used now is the last, and what others stood behind near the front. */
+/* By time: what was used now is the last, and what others stood behind near the front. Mostly one
+ * of the two ends of the list, and a walk only where a whole branch is given up. */
 static void list_end(struct shelf *s, struct record *r)
 {
     struct record *at = TAILQ_LAST(&s->ends, records);
@@ -283,6 +292,7 @@ static void list_end(struct shelf *s, struct record *r)
     TAILQ_INSERT_BEFORE(at, r, link);
 }
 
+/* Not listed: others stand behind it, or it is found no more. */
 static void touch(struct shelf *s, struct record *r)
 {
     r->used = ++s->clock;
@@ -292,6 +302,7 @@ static void touch(struct shelf *s, struct record *r)
     TAILQ_INSERT_TAIL(&s->ends, r, link);
 }
 
+/* Who is followed is no end any more (S2). */
 static void follow(struct shelf *s, struct record *child, struct record *parent)
 {
     child->parent = (uint32_t)(parent - s->all);
@@ -299,7 +310,8 @@ static void follow(struct shelf *s, struct record *child, struct record *parent)
         TAILQ_REMOVE(&s->ends, parent, link);
 }
 
-/* A record that became one finds what it follows, and what follows it. */
+/* A record that became one finds what it follows, and what follows it. Records come in any order:
+ * the middle of a text may be read back before its beginning. */
 static void join(struct shelf *s, struct record *r)
 {
     struct record *parent = first_of(s, BY_OWN, &r->key, r->key.before), *child;
@@ -318,7 +330,9 @@ static void join(struct shelf *s, struct record *r)
             follow(s, child, r);
 }
 
-/* What it followed is an end now, if nothing else follows that. */
+/* What it followed is an end now, if nothing else follows that. It may be one that others follow:
+ * shorter ends, and all that an owner has, go wherever they stand. Children stay, without a parent,
+ * and are found again when it is back. */
 static void part(struct shelf *s, struct record *r)
 {
     struct record *child, *parent = r->parent == NONE ? NULL : &s->all[r->parent];
@@ -346,6 +360,7 @@ static uint32_t blocks_for(uint32_t n_ids)
     return (n_ids + BLOCK_IDS - 1) / BLOCK_IDS;
 }
 
+/* fits() has looked: there are blocks enough. */
 static void put_ids(struct shelf *s, struct record *r, const uint32_t *ids)
 {
     uint32_t *at = &r->block;
@@ -397,6 +412,7 @@ static void release(struct shelf *s, struct record *r)
     TAILQ_INSERT_HEAD(&s->unused, r, link);
 }
 
+/* Pinned, its slots are somebody's still: the last unpin releases them (S3). */
 static void discard(struct shelf *s, struct record *r)
 {
     part(s, r);
@@ -420,6 +436,7 @@ static bool evict_one(struct shelf *s, const struct record *not_this)
     return false;
 }
 
+/* Slots are taken already, so what counts is how many may be kept. */
 static bool fits(const struct shelf *s, const struct store_record *r)
 {
     return s->n_kept + r->n_pages <= s->keep_max && blocks_for(r->n_tokens) <= s->n_blocks &&
@@ -438,6 +455,7 @@ static bool make_room(struct shelf *s, const struct store_record *r)
     return true;
 }
 
+/* Never 0, which says that there is none. */
 static uint64_t id_of(const struct shelf *s, const struct record *r)
 {
     return (uint64_t)r->generation << 32 | ((uint32_t)(r - s->all) + 1);
@@ -465,6 +483,7 @@ static uint32_t has_of(const struct shelf *s, const struct record *r, const uint
     return got - got % STORE_PAGE_TOKENS;
 }
 
+/* Those that stand behind the same ids are few: a segment, and shorter ends of it. */
 static struct record *best_of(const struct shelf *s, const struct store_key *key,
                               const uint32_t *ids, uint32_t n, uint32_t *ret_got)
 {
@@ -511,6 +530,7 @@ static void drop_tails(struct shelf *s, const struct store_record *r)
     }
 }
 
+/* The generation is what a record keeps when its place is used again: old ids find nothing. */
 static struct record *make(struct shelf *s, const struct store_record *r, struct store_hash own,
                            void *const *mem)
 {

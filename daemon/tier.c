@@ -1,3 +1,6 @@
+/* What a sequence tells the tier, and the time of it. What goes to the disk and how is
+ * tier_write.c's, what comes back tier_read.c's and tier_bring.c's; tier_inner.h has what they
+ * share. */
 #include "daemon/tier.h"
 
 #include "base/clock.h"
@@ -18,6 +21,8 @@
 
 /* --- who rests -------------------------------------------------------------------------------- */
 
+/* A sequence's unfinished segment changes with each token, so it is written when nothing was read
+ * for idle_ns. Until then it stands in `resting`. */
 static void unlist(struct tier_user *u)
 {
     if (u->listed)
@@ -45,6 +50,7 @@ static bool write_ends(struct tier *t)
         return false;
     now = clock_ns();
     while ((u = TAILQ_FIRST(&t->resting)) && u->due_ns <= now && !tier_queue_full(t)) {
+        /* What is coming back is on the disk already. */
         if (!u->restoring)
             tier_write_end(u);
         if (tier_queue_full(t))
@@ -55,6 +61,8 @@ static bool write_ends(struct tier *t)
     return any;
 }
 
+/* The scheduler sleeps by this. With the queue full no end can be written, whenever it is due: the
+ * disk rings when there is room. */
 int tier_timeout_ms(const struct tier *t)
 {
     const struct tier_user *u = TAILQ_FIRST(&t->resting);
@@ -81,6 +89,8 @@ void tier_join(struct tier_user *u, struct tier *t, struct memory *m, uint32_t o
         tier_scope(u->tier, &m->policy, u->scope);
 }
 
+/* All that was written until now is found by the old scope. Under the new one nothing is, so counts
+ * and hashes begin at the first segment. */
 void tier_rescope(struct tier_user *u)
 {
     if (!u->tier)
@@ -93,6 +103,8 @@ void tier_fork(const struct tier_user *u, struct tier_user *dst, struct memory *
 {
     *dst = *u;
     dst->memory = m;
+    /* The list's links were copied, and are the other one's. The fork stands in it after its own
+     * first step. */
     dst->listed = false;
     dst->restoring = false;
 }
@@ -105,7 +117,8 @@ void tier_note(struct tier_user *u)
     rest_from_now(u);
 }
 
-/* The hash of what stands before a segment, from the first one on. */
+/* The hash of what stands before a segment, from the first one on. Anew, since only the last one is
+ * kept: a rewind is rare, a million ids take a millisecond. */
 static struct store_hash hash_before(const struct tier_user *u, uint32_t segment)
 {
     const struct seq *s = u->memory->seq;
@@ -116,6 +129,8 @@ static struct store_hash hash_before(const struct tier_user *u, uint32_t segment
     return h;
 }
 
+/* Segments that were cut away will be others when they are full again. What was written of them
+ * stays on the disk, where it is found by the ids that it had. */
 void tier_cut(struct tier_user *u)
 {
     const struct memory *m = u->memory;
@@ -136,6 +151,7 @@ void tier_cut(struct tier_user *u)
         u->tail = 0;
 }
 
+/* Not listed: its end was written, or there is nothing new. */
 void tier_hold(struct tier_user *u, bool keeps)
 {
     if (!u->listed)
@@ -145,6 +161,8 @@ void tier_hold(struct tier_user *u, bool keeps)
         tier_write_end(u);
 }
 
+/* The end goes to the queue at once, not when it is due: the pages are pinned there, and the
+ * sequence may give its own back. */
 void tier_leave(struct tier_user *u, bool keeps)
 {
     if (!u->tier)
@@ -157,6 +175,8 @@ void tier_leave(struct tier_user *u, bool keeps)
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
+/* A pool that the host can address is read from and written to as it lies; only that of a device's
+ * memory needs a shelf. */
 int tier_open(const struct tier_options *o, struct tier **ret)
 {
     struct tier *t = calloc(1, sizeof(*t));
@@ -201,6 +221,7 @@ void tier_close(struct tier *t)
     free(t);
 }
 
+/* Results first: they free jobs and slots, which the others then have in the same step. */
 bool tier_pump(struct tier *t)
 {
     bool any = t->store && store_pump(t->store);
@@ -232,6 +253,7 @@ static uint32_t count_jobs(const struct tier_jobs *jobs)
     return n;
 }
 
+/* Those that are with the store are not counted: store_flush waits for these. */
 static uint32_t count_unwritten(const struct tier *t)
 {
     return count_jobs(&t->queue) + count_jobs(&t->fetching) + count_jobs(&t->waiting);
@@ -261,6 +283,7 @@ uint32_t tier_stop(struct tier *t, uint64_t ns)
     return count_unwritten(t);
 }
 
+/* The last ten steps or so: what a token costs grows with the context that it is read behind. */
 void tier_measured(struct tier *t, uint32_t n_tokens, uint64_t ns)
 {
     double one = (double)ns / n_tokens;
@@ -268,6 +291,7 @@ void tier_measured(struct tier *t, uint32_t n_tokens, uint64_t ns)
     t->ns_per_token = t->ns_per_token > 0 ? t->ns_per_token * 0.9 + one * 0.1 : one;
 }
 
+/* A disk that does not answer gives nothing back: who waits for it would wait for ever. */
 uint32_t tier_coming(const struct tier *t)
 {
     if (!t || tier_silent(t))
@@ -275,6 +299,7 @@ uint32_t tier_coming(const struct tier *t)
     return tier_write_coming(t) + tier_read_coming(t);
 }
 
+/* All 0 where there is no shelf. */
 static void host_stats(const struct tier *t, struct tier_stats *ret)
 {
     struct shelf_stats x;

@@ -14,6 +14,8 @@ struct tier_bring {
     void *arg;
 };
 
+/* Called by tier_line_drop or, where reads are under way, by the last of them: long after its owner
+ * has gone. */
 static void free_bring(struct tier_line *l)
 {
     tier_line_fini(l);
@@ -31,7 +33,9 @@ static bool find(const struct tier_user *u, struct store_hash before, uint32_t s
            ret->is.n_tokens == s->seg_len && ret->is.n_keys >= s->seg_len;
 }
 
-/* Hashes of all ids up to the last segment: a millisecond for a million. */
+/* Hashes of all ids up to the last segment: a millisecond for a million. Ascending segments let one
+ * walk hash for all of them. Parts that were found stand side by side, those that were not have
+ * none. */
 static uint32_t find_all(struct tier_bring *b, const struct tier_user *u, const uint32_t *segments,
                          uint32_t n)
 {
@@ -81,7 +85,8 @@ struct tier_bring *tier_bring_begin(struct tier_user *u, const uint32_t *segment
     return NULL;
 }
 
-/* 0: it came or can't be had. */
+/* 0: it came or can't be had. Each part goes its way alone: that one fails, or waits for pages,
+ * keeps no other one. */
 static int go_part(struct tier_part *p)
 {
     struct tier_line *l = p->line;
@@ -90,6 +95,8 @@ static int go_part(struct tier_part *p)
     if (p->result < 0 && p->state == TIER_PART_PLANNED)
         return 0; /* it has failed */
     if (p->state == TIER_PART_PLANNED) {
+        /* Without pages it waits as long as any are on their way back, its own among them; with
+         * none coming it would wait for ever. */
         e = tier_part_ask(p);
         if (e == -EAGAIN || (e == -ENOSPC && (l->n_out || tier_coming(l->tier))))
             return -EAGAIN;
@@ -137,6 +144,7 @@ uint32_t tier_bring_pages(const struct tier_bring *b)
 
 /* --- those that nobody waits for -------------------------------------------------------------- */
 
+/* arg is borrowed until fn was called, or the bring is dropped. */
 void tier_bring_leave(struct tier_bring *b, void (*fn)(void *arg), void *arg)
 {
     b->fn = fn;
@@ -164,6 +172,7 @@ bool tier_bring_pump(struct tier *t)
         next = TAILQ_NEXT(b, early);
         if (tier_bring_go(b) == -EAGAIN)
             continue;
+        /* Before fn, which may drop it. */
         unlist(b);
         fn(arg);
         any = true;
@@ -195,6 +204,7 @@ void tier_bring_drop(struct tier_bring *b)
     tier_line_drop(&b->line);
 }
 
+/* Asks without using: what is only looked at gets no younger. */
 static bool is_stored(const struct tier *t, const struct store_key *key, const uint32_t *ids,
                       uint32_t n)
 {

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* What only passes through has so much at least (host_bytes in daemon/tier.h). */
 #define STAGE_BYTES ((uint64_t)64 << 20)
 
 /* Refused, the backend copies by memory of its own. Other users of it are not told: a daemon whose
@@ -30,6 +31,8 @@ static void pin(struct tier *t)
             len, strerror(-r));
 }
 
+/* Room for two segments of the default length is kept free of records, so that one can be copied
+ * while the disk has the other. */
 static int open_shelf(struct tier *t, uint64_t bytes)
 {
     size_t page = t->pool->page_bytes;
@@ -50,6 +53,7 @@ int tier_host_open(struct tier *t, uint64_t bytes)
 {
     int r = open_shelf(t, bytes);
 
+    /* The seed of hashes where no store has one: nobody can make two texts that meet. */
     if (getrandom(t->secret, sizeof(t->secret), 0) != (ssize_t)sizeof(t->secret))
         return -EIO;
     if (r < 0 && bytes > 0) {
@@ -74,6 +78,7 @@ int tier_host_open(struct tier *t, uint64_t bytes)
     return 0;
 }
 
+/* Memory was registered with the device that is gone. The disk's registration is still good. */
 void tier_again(struct tier *t)
 {
     if (t->shelf)
@@ -95,6 +100,7 @@ void tier_host_close(struct tier *t)
     shelf_close(t->shelf);
 }
 
+/* With a store its own seed, so that a record has one name in host memory and on the disk. */
 struct store_hash tier_hash(const struct tier *t, struct store_hash before, const uint32_t *ids,
                             uint32_t n)
 {

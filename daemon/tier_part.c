@@ -32,6 +32,9 @@ bool tier_find(const struct tier_user *u, struct store_hash before, enum store_k
     return true;
 }
 
+/* p->n_pages, n_tokens and n_keys are set: what is wanted. The record may have one token more in
+ * the same pages (a restore leaves one to be read), and is to be kept on the shelf with all that it
+ * has. */
 void tier_part_is(struct tier_part *p, const struct tier_found *f, struct store_hash before,
                   const uint32_t *ids)
 {
@@ -56,6 +59,7 @@ void tier_line_init(struct tier_line *l, const struct tier_user *u, void (*fn)(s
     memcpy(l->scope, u->scope, sizeof(l->scope));
 }
 
+/* One of each more than is wanted: malloc(0) may return NULL, which would look like no memory. */
 int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages)
 {
     l->parts = calloc(n_parts + 1, sizeof(*l->parts));
@@ -80,6 +84,8 @@ void tier_line_fini(struct tier_line *l)
     l->n_parts = l->window = l->n_disk = 0;
 }
 
+/* Of the memory that pages are copied from or read to: pinned records are the shelf's, slots are
+ * ours. With a pool in host memory there is neither. */
 static void give_stage(struct tier_part *p)
 {
     struct tier *t = p->line->tier;
@@ -156,6 +162,8 @@ static int put_part(struct tier_part *p)
     return e;
 }
 
+/* Copies have no end to be told of: their ticket is asked in tier_part_look. An error of the copy
+ * is its result there, like the disk's, so it is not returned. */
 static int ask_shelf(struct tier_part *p)
 {
     if (!shelf_pin(p->line->tier->shelf, p->id, p->n_pages, p->mem))
@@ -164,6 +172,7 @@ static int ask_shelf(struct tier_part *p)
     return 0;
 }
 
+/* -E2BIG can't be waited for, -EAGAIN can: slots come back as others' copies are done. */
 static int ask_store(struct tier_part *p)
 {
     struct tier *t = p->line->tier;
@@ -187,6 +196,8 @@ static int ask_store(struct tier_part *p)
     return 0;
 }
 
+/* Pages first, and of the account of who will have them: who may have no more asks neither disk nor
+ * device. */
 int tier_part_ask(struct tier_part *p)
 {
     struct tier_line *l = p->line;
@@ -203,6 +214,7 @@ int tier_part_ask(struct tier_part *p)
     return 0;
 }
 
+/* The device is done with the slots, well or not. */
 static void end_putting(struct tier_part *p, bool is_wanted)
 {
     p->line->tier->n_fetching--;
@@ -213,6 +225,8 @@ static void end_putting(struct tier_part *p, bool is_wanted)
     p->state = TIER_PART_READY;
 }
 
+/* One look may take a part through several states: what the disk has read is handed to the device
+ * here, whose copy may be done at once. */
 int tier_part_look(struct tier_part *p)
 {
     struct tier *t = p->line->tier;
@@ -241,6 +255,8 @@ void tier_part_took(struct tier_part *p)
         p->line->tier->stats.host_tokens += p->n_tokens;
 }
 
+/* First shared, then given: between the two the pages have a table, and are not free for a
+ * moment. */
 void tier_part_to_busy(struct tier_part *p)
 {
     struct tier *t = p->line->tier;
@@ -251,6 +267,8 @@ void tier_part_to_busy(struct tier_part *p)
     pool_give(t->pool, p->line->account, p->n_pages, p->pages);
 }
 
+/* From any state. A read that has begun can't be taken back, and the disk will write to those
+ * pages. */
 bool tier_part_forget(struct tier_part *p)
 {
     struct tier_line *l = p->line;
@@ -292,6 +310,7 @@ void tier_line_drop(struct tier_line *l)
         TAILQ_INSERT_TAIL(&t->dropped, l, link);
 }
 
+/* Pages of dropped lines alone: what others wait for they get. */
 uint32_t tier_read_coming(const struct tier *t)
 {
     const struct tier_line *l;

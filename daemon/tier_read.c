@@ -25,10 +25,13 @@
 #include <string.h>
 
 #define WINDOW_BYTES ((size_t)128 << 20) /* that are read at once, or two parts */
-#define ATTEMPTS     4u
+/* Plans of one restore: each is shorter than the one before, so there would be an end in any case,
+ * but each begins anew. */
+#define ATTEMPTS 4u
 /* Until it was measured: a slow SSD; and what a record costs beside its bytes. */
 #define SPEED_GUESS 3e8
 #define RECORD_NS   150000.0
+/* So much must have been read before a speed is believed. */
 #define GUESS_BYTES ((uint64_t)4 << 20)
 /* From host memory to a device, of the slowest buses that are about: a fraction of what computing
  * takes in any case, so it is not measured. */
@@ -73,7 +76,8 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* The record of a segment that has most of the ids. */
+/* The record of a segment that has most of the ids. host_only: a record that the disk has longer is
+ * none, though host memory may have a part of it. That is rare, and costs reading. */
 static bool find(const struct tier_restore *r, uint32_t segment, enum store_kind kind,
                  struct tier_found *ret)
 {
@@ -161,6 +165,7 @@ static uint32_t longest(const struct tier_restore *r, uint32_t n)
     return 0;
 }
 
+/* First what memory the plan needs, then fill_parts: one allocation for all. */
 static void count_parts(const struct tier_restore *r, uint32_t *ret_parts, uint32_t *ret_pages)
 {
     const struct policy *p = policy_of(r);
@@ -199,6 +204,7 @@ static double fill_parts(struct tier_restore *r)
         part->mem = mem;
         pages += part->n_pages;
         mem += part->n_pages;
+        /* A compressor that keeps nothing: the segment has no record, and is there. */
         if (part->n_pages == 0) {
             part->state = TIER_PART_READY;
             continue;
@@ -214,7 +220,8 @@ static double fill_parts(struct tier_restore *r)
 }
 
 /* Both by what was measured here; what it took when the record was made stands in until the model
- * has read something. */
+ * has read something. Without
+ * any measurement cost_ns is what the records say, or infinite: then all is read. */
 static bool is_worth_it(struct tier_restore *r, double cost_ns, uint32_t n_pages)
 {
     struct tier *t = r->line.tier;
@@ -233,6 +240,7 @@ static bool is_worth_it(struct tier_restore *r, double cost_ns, uint32_t n_pages
     return false;
 }
 
+/* The line stays, for the next plan. */
 static void free_plan(struct tier_restore *r)
 {
     tier_line_fini(&r->line);
@@ -259,6 +267,7 @@ static bool plan(struct tier_restore *r)
     return false;
 }
 
+/* before[k]: of all ids before segment k, by which its records are found. */
 static bool hash_all(struct tier_restore *r)
 {
     uint32_t seg_len = policy_of(r)->seg_len, n = r->n / seg_len;
@@ -280,6 +289,7 @@ static void free_restore(struct tier_restore *r)
     free(r);
 }
 
+/* The line is the first member. */
 static void free_line(struct tier_line *l)
 {
     free_restore((struct tier_restore *)l);
@@ -321,6 +331,8 @@ uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n)
     return known;
 }
 
+/* As if its session came back with nothing: asked with an empty sequence that has the same ids. All
+ * copies are shallow and nothing is written through them. */
 bool tier_holds(const struct tier_user *u)
 {
     uint32_t n = u->memory->n_ids;
@@ -423,7 +435,9 @@ static int take_parts(struct tier_restore *r)
     return e;
 }
 
-/* Up to the window. -EAGAIN: the store takes no more now; -ENOSPC and the like. */
+/* Up to the window. -EAGAIN: the store takes no more now; -ENOSPC and the like. Two parts are asked
+ * for whatever their size, so that one is on its way while the other is taken over: the window is
+ * bytes, and a segment of a large model may be longer than that. */
 static int ask_parts(struct tier_restore *r)
 {
     uint32_t most = (uint32_t)(WINDOW_BYTES / r->line.tier->pool->page_bytes);
@@ -445,6 +459,7 @@ static int ask_parts(struct tier_restore *r)
 
 /* --- failing, ending -------------------------------------------------------------------------- */
 
+/* Those that the disk reads to are left: their callbacks are waited for (draining). */
 static void forget_all(struct tier_restore *r)
 {
     for (uint32_t i = r->n_taken; i < r->n_asked; i++)
@@ -457,6 +472,7 @@ void tier_restore_drop(struct tier_restore *r)
 
     if (!r)
         return;
+    /* tier_line_drop may free r. */
     u = r->user;
     r->user = NULL;
     u->restoring = false;
@@ -520,6 +536,7 @@ static int go_on(struct tier_restore *r)
     int e = take_parts(r);
 
     if (e == -EAGAIN)
+        /* All were asked for, and the next one is not there yet. */
         e = ask_parts(r) ?: -EAGAIN;
     if (e == -ENOSPC && (r->line.n_out || tier_coming(r->line.tier)))
         e = -EAGAIN;
@@ -552,6 +569,7 @@ int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared)
         if (e == -EAGAIN)
             return e;
         forget_all(r);
+        /* Only then may the plan's memory, which the reads have addresses of, be used again. */
         r->draining = r->line.n_out > 0;
         if (r->draining)
             return -EAGAIN;
@@ -561,6 +579,8 @@ int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared)
     }
 }
 
+/* The one place that waits here: copies from host memory take milliseconds, and the device has just
+ * come back with nothing to do. */
 void tier_restore_now(struct tier_user *u, const uint32_t *ids, uint32_t n)
 {
     struct tier_restore *r = restore_begin(u, ids, n, true);

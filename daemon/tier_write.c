@@ -13,11 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What can't be had back while somebody waits for pages, and what the store hashes between two
+ * steps. */
 #define BUSY_BYTES ((uint64_t)32 << 20) /* that are being written */
 #define STEP_BYTES ((uint64_t)8 << 20)  /* begun in a step */
 
 /* --- pins ------------------------------------------------------------------------------------- */
 
+/* The state says which account has the pins. */
 static void unpin(struct tier *t, struct tier_job *j)
 {
     bool queued = j->state == TIER_JOB_QUEUED;
@@ -26,7 +29,8 @@ static void unpin(struct tier *t, struct tier_job *j)
     j->n_pinned = 0;
 }
 
-/* From the account that can be had back to the other. There is no moment without a pin. */
+/* From the account that can be had back to the other. There is no moment without a pin. Both
+ * accounts have no limit and no owner, so sharing can't fail. */
 static void pin_busy(struct tier *t, struct tier_job *j)
 {
     int r = pool_share(t->pool, &t->busy, j->n_pinned, j->pages);
@@ -60,7 +64,8 @@ static bool gives(const struct tier *t, const struct tier_job *j)
     return false;
 }
 
-/* What the tree shares with the queue it could not give up before. */
+/* What the tree shares with the queue it could not give up before. Reclaimers are asked in turn,
+ * and the tree had its turn before the queue. */
 static void ask_others(struct tier *t, uint32_t n)
 {
     for (struct pool_reclaimer *r = t->pool->reclaimers; r && t->pool->n_free < n; r = r->next)
@@ -69,7 +74,8 @@ static void ask_others(struct tier *t, uint32_t n)
 }
 
 /* The second round, of all that is queued: a page to be written may be ours and one session's, and
- * a copy of it would not be needed without us. */
+ * a copy of it would not be needed without us. From the newest back, and jobs that are under way
+ * are not in this list. */
 static void reclaim(void *arg, uint32_t n)
 {
     struct tier *t = arg;
@@ -134,6 +140,7 @@ static bool add_job(struct tier_user *u, enum store_kind kind, uint32_t segment,
     TAILQ_REMOVE(&t->free, j, link);
     j->state = TIER_JOB_QUEUED;
     j->n_pinned = seq_n_pages(n_keys);
+    /* A copy: the session may be taken back, or end, before its turn. */
     memcpy(j->ids, s->tokens + (size_t)segment * s->seg_len, n_tokens * sizeof(*j->ids));
     memcpy(j->pages, seq_pages(s, segment), j->n_pinned * sizeof(*j->pages));
     r = pool_share(t->pool, &t->queued, j->n_pinned, j->pages);
@@ -156,7 +163,8 @@ static const uint32_t *ids_of(const struct seq *s, uint32_t segment)
     return s->tokens + (size_t)segment * s->seg_len;
 }
 
-/* A segment that was compressed before there was room for it is left out. */
+/* A segment that was compressed before there was room for it is left out. With a full queue it goes
+ * on from there after the next step, which finds it raw or too late. */
 static void note_raw(struct tier_user *u)
 {
     const struct memory *m = u->memory;
@@ -170,6 +178,8 @@ static void note_raw(struct tier_user *u)
     }
 }
 
+/* The same of compressed ones: above rung 1 there is no record, thinning is done again on the way
+ * back. */
 static void note_packed(struct tier_user *u)
 {
     const struct memory *m = u->memory;
@@ -189,7 +199,8 @@ void tier_note_segments(struct tier_user *u)
     note_packed(u);
 }
 
-/* Without what stands before it nobody would find it. */
+/* Without what stands before it nobody would find it. u->n_raw != k: a segment before it had no
+ * place in the queue. */
 void tier_write_end(struct tier_user *u)
 {
     const struct seq *s = u->memory->seq;
@@ -241,7 +252,8 @@ static int put(struct tier *t, struct tier_job *j)
     return store_put(t->store, &j->record, (const void *const *)j->mem, on_put, j);
 }
 
-/* As the pages lie in the pool. */
+/* As the pages lie in the pool. Pins change accounts after the store took the record: refused, it
+ * is still queued, and can be had back. */
 static int start_direct(struct tier *t, struct tier_job *j)
 {
     int r;
@@ -270,7 +282,8 @@ static bool is_shelved(const struct tier *t, const struct tier_job *j, uint64_t 
     return true;
 }
 
-/* To slots of the shelf first. */
+/* To slots of the shelf first. An error of a copy is not returned: other copies of the same job may
+ * be under way to its slots, which are not free before their ticket is done. */
 static int start_fetch(struct tier *t, struct tier_job *j)
 {
     int r = 0;
@@ -338,7 +351,9 @@ static bool may_start(const struct tier *t, const struct tier_job *j, uint64_t b
     return begun < STEP_BYTES && (t->busy_bytes == 0 || t->busy_bytes + bytes_of(j) <= BUSY_BYTES);
 }
 
-/* Of those that wait one goes to the disk. 0, -EAGAIN, or why it does not. */
+/* Of those that wait one goes to the disk. 0, -EAGAIN, or why it does not. What the shelf keeps
+ * counts as busy only while the disk has it; what is in slots of its own does so since it was
+ * fetched. */
 static int start_waiting(struct tier *t, struct tier_job *j)
 {
     int r;
@@ -359,6 +374,7 @@ static int start_waiting(struct tier *t, struct tier_job *j)
     return r;
 }
 
+/* Slots of its own are what new copies wait for, so such a job goes whatever is busy. */
 static bool write_waiting(struct tier *t)
 {
     struct tier_job *j, *next;
@@ -384,6 +400,7 @@ static bool write_waiting(struct tier *t)
     return any;
 }
 
+/* The queue goes last: slots and bytes that came back above are there for it. */
 bool tier_write_pump(struct tier *t)
 {
     bool any = t->host ? false : fetched(t) | write_waiting(t);
