@@ -1,3 +1,7 @@
+/* Pages change hands by accounts alone: `own` takes them, since a sequence has one account, and its
+ * share of the segment is moved to the account of the sequence that it is for. So that one is
+ * charged from the beginning, and what is shared with it before the segment is charged to nobody
+ * twice. */
 #include "daemon/again.h"
 
 #include <assert.h>
@@ -39,6 +43,7 @@ static int fill(struct again *a)
     return r;
 }
 
+/* seq_open has room for the tokens up to the segment's end, and no more is ever read. */
 int again_begin(struct seq *s, uint32_t segment, struct again **ret)
 {
     struct again *a = calloc(1, sizeof(*a));
@@ -62,6 +67,7 @@ int again_begin(struct seq *s, uint32_t segment, struct again **ret)
     return 0;
 }
 
+/* Ids are those of the sequence itself, which keeps them as long as it lives. */
 void again_plan(struct again *a, uint32_t max, struct forward_run *ret)
 {
     uint32_t left = first_token(a) + a->seq.seg_len - a->seq.n_tokens;
@@ -89,6 +95,8 @@ static void pay_back(struct again *a)
     a->paid = false;
 }
 
+/* Paid back, then shared: for a moment the account has less than it had, so that it can't be
+ * refused. `own` keeps its entries until again_drop. */
 void again_take(struct again *a, uint32_t *ret_pages)
 {
     const uint32_t *pages = seq_pages(&a->seq, a->segment);

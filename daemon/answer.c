@@ -1,3 +1,6 @@
+/* Text and ids are two queues that go out at the front and grow at the end. Offsets are into the
+ * text that is still here, so each time that something goes out all of them move with it: there are
+ * never many. */
 #include "daemon/answer.h"
 
 #include <errno.h>
@@ -19,6 +22,7 @@ int answer_init(struct answer *a, size_t token_max, const char *const *stops, ui
         len += n + 1;
         longest = n > longest ? n : longest;
     }
+    /* What a stop string may hold back, what a reader may be behind, a token more, and the end. */
     a->cap_text = ANSWER_STOP_MAX + SLACK + 2 * a->room;
     a->cap_ids = (uint32_t)longest + ANSWER_IDS_MAX;
     a->text = malloc(a->cap_text);
@@ -57,7 +61,8 @@ bool answer_has_room(const struct answer *a)
     return a->n_ids < a->cap_ids && a->n_text + 2 * a->room <= a->cap_text;
 }
 
-/* The first place where a stop string is complete, looking only where the new text can end one. */
+/* The first place where a stop string is complete, looking only where the new text can end one.
+ * What went out already can't be part of one: held_len keeps all that may be. */
 static bool find_stop(const struct answer *a, size_t old_len, size_t *ret_at)
 {
     size_t at = SIZE_MAX;
@@ -83,6 +88,7 @@ static uint32_t cut(struct answer *a, size_t at)
     a->stopped = a->ended = true;
     a->n_text = at;
     a->detok = (struct detok){ .n_held = 0 };
+    /* A token without text that stands right at the cut stays: its end is not behind it. */
     while (a->n_ids > 0 && a->starts[a->n_ids - 1] >= (ptrdiff_t)at && a->ends[a->n_ids - 1] > at)
         a->n_ids--;
     for (uint32_t i = 0; i < a->n_ids; i++)
@@ -91,6 +97,7 @@ static uint32_t cut(struct answer *a, size_t at)
     return n - a->n_ids;
 }
 
+/* The caller has asked answer_has_room. */
 uint32_t answer_push(struct answer *a, uint32_t id, const uint8_t *bytes, size_t n)
 {
     size_t old = a->n_text, at;
@@ -98,6 +105,7 @@ uint32_t answer_push(struct answer *a, uint32_t id, const uint8_t *bytes, size_t
     a->n_text += detok_push(&a->detok, bytes, n, a->text + a->n_text);
     a->ids[a->n_ids] = id;
     a->starts[a->n_ids] = (ptrdiff_t)old;
+    /* Half a character: one byte further than the text, so that the id waits for the rest of it. */
     a->ends[a->n_ids++] = a->n_text + (a->detok.n_held > 0);
     return find_stop(a, old, &at) ? cut(a, at) : 0;
 }
@@ -113,7 +121,8 @@ void answer_end(struct answer *a)
             a->ends[i] = a->n_text;
 }
 
-/* Bytes at the end of the text that are the beginning of a stop string. */
+/* Bytes at the end of the text that are the beginning of a stop string. The longest such beginning,
+ * for each stop string. */
 static size_t held_len(const struct answer *a)
 {
     size_t most = 0;

@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* Three accounts, one above the other: pages and text of a client count for its owner, and an
+ * owner's text for the daemon. What can fail comes first, so that nothing is to be undone. */
 int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t max_pages,
                size_t max_held, struct client **ret)
 {
@@ -34,6 +36,7 @@ int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t
     return 0;
 }
 
+/* Sessions go first: they give pages and text back to the accounts, which have to be empty then. */
 void client_free(struct client *c)
 {
     struct session *s;
@@ -62,6 +65,8 @@ struct journal_about client_about(const struct client *c, enum journal_message m
     };
 }
 
+/* Logged once, whatever follows: it is only marked here, since frames of it may be being looked at.
+ * The control thread closes the socket when the scheduler has buried it. */
 void client_broke(struct client *c, const char *what)
 {
     const struct journal_about about = client_about(c, JOURNAL_BROKE);

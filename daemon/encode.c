@@ -1,3 +1,5 @@
+/* Everything that grows here is charged to an account before it is there (held_resize), so a
+ * client's text can't be more than it may hold at any moment, its ids included. */
 #include "daemon/encode.h"
 
 #include <assert.h>
@@ -86,6 +88,7 @@ void encode_fini(struct encode *e)
     *e = (struct encode){ .encoder = NULL };
 }
 
+/* Offsets, not pointers: the text moves when it grows. */
 static int add_piece(struct encode *e, size_t off, size_t len, bool special)
 {
     void *p = e->pieces;
@@ -106,6 +109,7 @@ int encode_add(struct encode *e, const void *bytes, size_t n, bool special)
 
     if (r < 0)
         return r;
+    /* Two pieces may merge into one token where they meet. */
     if (last && !last->special && !special) {
         last->len += n;
         return 0;
@@ -136,6 +140,7 @@ static int reserve_ids(struct encode *e, size_t n)
     return r;
 }
 
+/* Ids beyond max_ids are counted and not kept. */
 int encode_ids(struct encode *e, const void *bytes, size_t n)
 {
     size_t keep = e->max_ids - e->n_ids < n ? e->max_ids - e->n_ids : n;
@@ -150,7 +155,8 @@ int encode_ids(struct encode *e, const void *bytes, size_t n)
     return 0;
 }
 
-/* Capacities of texts are powers of two from 64 on: as many ids, nothing is lost. */
+/* Capacities of texts are powers of two from 64 on: as many ids, nothing is lost. The same
+ * allocation, so nothing is charged or copied. */
 void encode_take_ids(struct encode *e, struct encode_text *bytes)
 {
     struct encode_text all = encode_text_take(bytes);
@@ -178,6 +184,7 @@ static int next_slice(struct encode *e, uint32_t *ret, size_t *ret_n)
     return vocab_encoder_next(e->encoder, ret, ENCODE_SLICE_IDS, ret_n);
 }
 
+/* The slice lies on the stack, 4 KB, since the encoder writes more ids than may be kept. */
 int encode_step(struct encode *e)
 {
     uint32_t slice[ENCODE_SLICE_IDS];

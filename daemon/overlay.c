@@ -46,11 +46,13 @@ void overlay_remove(struct overlay *o, uint32_t segment)
     memmove(&o->segments[i], &o->segments[i + 1], (o->n - i) * sizeof(*o->segments));
 }
 
+/* They are in order: those from `first` on are the last ones. */
 void overlay_cut(struct overlay *o, uint32_t first)
 {
     o->n = place_of(o, first);
 }
 
+/* A raw segment has no fewer keys than on any rung, so no term is below 0. */
 uint64_t overlay_keys(const struct overlay *o, const struct policy *p, const struct ladder *l)
 {
     uint64_t n = 0;

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+/* Marks are in no order: a session has as many as there are segments that it could not leave to the
+ * tree. */
 static struct own_mark *find(const struct own *o, uint32_t segment)
 {
     for (uint32_t i = 0; i < o->n; i++)
@@ -12,6 +14,7 @@ static struct own_mark *find(const struct own *o, uint32_t segment)
     return NULL;
 }
 
+/* Doubles, and is freed with the last mark: most sessions have none. */
 static bool has_room(struct own *o)
 {
     uint32_t max = o->max ? 2 * o->max : 16;
@@ -34,6 +37,7 @@ static void drop(struct memory *m, struct own_mark *a)
     *a = m->own.marks[--m->own.n];
 }
 
+/* The tree shares the pages, so who gave them may let go of them. */
 static void keep(struct memory *m, const struct own_mark *what, const uint32_t *pages)
 {
     struct own_mark a = *what;
@@ -45,7 +49,8 @@ static void keep(struct memory *m, const struct own_mark *what, const uint32_t *
         m->own.marks[m->own.n++] = a;
 }
 
-/* Sessions of several documents, and those with gists among their tokens, bring nothing back. */
+/* Sessions of several documents, and those with gists among their tokens, bring nothing back. A
+ * private session can: marks are found by nobody else. */
 static bool can(const struct memory *m)
 {
     return m->hydrate > 0 && m->shared.prefix && memory_exact(m) && !m->seq->gist_every;
@@ -63,6 +68,8 @@ void own_pack(struct memory *m, uint32_t segment, uint32_t n_keys)
         keep(m, &a, seq_pages(m->seq, segment));
 }
 
+/* What was kept before was given up, or it would not have been computed: the new pages take its
+ * place. */
 void own_computed(struct memory *m, uint32_t segment, uint32_t since)
 {
     const struct own_mark a = { .segment = segment, .since = since };
@@ -108,6 +115,8 @@ bool own_find(struct memory *m, uint32_t segment, uint32_t *ret_pages, bool *ret
     return true;
 }
 
+/* Backwards, since drop() moves the last mark into the gap. One that was computed for a prompt was
+ * read behind what is cut away now: its keys are another text's. */
 void own_cut(struct memory *m, uint32_t n_packed, uint32_t n_tokens)
 {
     for (uint32_t i = m->own.n; i-- > 0;)

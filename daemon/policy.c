@@ -16,6 +16,8 @@
 #define AUTO_TAIL_MIN   64u
 #define AUTO_N_SEGMENTS 8u
 
+/* By name. The method follows from the adapter unless the client says one too, which compress_check
+ * then compares with it. */
 static int read_adapter(const struct wire_memory *m, const struct served *b,
                         struct compress_spec *ret, struct why *why)
 {
@@ -134,6 +136,8 @@ static void choose(const struct wire_memory *m, bool segment_said, const struct 
         p->hydrate = UINT32_MAX;
 }
 
+/* By quarters: each budget is another policy, which shares with no other, so there are few of them
+ * between the window and the least. */
 bool policy_lower(struct policy *p)
 {
     struct policy q = *p;
@@ -148,6 +152,8 @@ bool policy_lower(struct policy *p)
     return true;
 }
 
+/* In the order in which one follows from another: adapter, method and ratio; then the segment's
+ * length, which follows from the adapter or the budget; then the tail, from both. */
 int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t preset,
                 const struct served *b, struct policy *ret, struct why *why)
 {
@@ -204,6 +210,8 @@ struct policy policy_normal(const struct policy *p)
     return n;
 }
 
+/* Field by field, since a struct has padding. Who adds a field to a policy adds it here, and to
+ * tier_scope. */
 bool policy_same(const struct policy *a, const struct policy *b)
 {
     const struct policy x = policy_normal(a), y = policy_normal(b);

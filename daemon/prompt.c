@@ -1,3 +1,5 @@
+/* All is found from the end, and no further back than PROMPT_MAX from the last word: texts are
+ * long, and this is asked with each long append. */
 #include "daemon/prompt.h"
 
 #include "engine/text/vocab.h"
@@ -7,7 +9,8 @@
 
 /* "Answer:" on a line of its own is no question. */
 #define WORDS_MIN 4u
-#define ROLE_MAX  16u
+/* A role's name has so many tokens at most. */
+#define ROLE_MAX 16u
 
 static bool is_blank(const struct vocab *v, uint32_t id)
 {
@@ -20,6 +23,7 @@ static bool is_blank(const struct vocab *v, uint32_t id)
     return true;
 }
 
+/* A token may have several: "\n\n" is one in most vocabularies. */
 static uint32_t n_newlines(const struct vocab *v, uint32_t id)
 {
     size_t len;
@@ -43,7 +47,8 @@ static uint32_t before_role(const struct vocab *v, const uint32_t *ids, uint32_t
     return i > 0 && vocab_is_special(v, ids[i - 1]) ? i - 1 : n;
 }
 
-/* Behind the last word of the last message. */
+/* Behind the last word of the last message. One head after the other: behind a message without text
+ * there are two. */
 static uint32_t end_of_message(const struct vocab *v, const uint32_t *ids, uint32_t n)
 {
     uint32_t had;
@@ -102,6 +107,8 @@ static bool find_paragraph(const struct vocab *v, const uint32_t *ids, uint32_t 
     return false;
 }
 
+/* A message that is whole; else a paragraph; else a number of tokens. Each counts up to n, so that
+ * what stands behind the question is read with it. */
 uint32_t prompt_len(const struct vocab *v, const uint32_t *ids, uint32_t n)
 {
     uint32_t end = end_of_message(v, ids, n), least = end > PROMPT_MAX ? end - PROMPT_MAX : 0, at;

@@ -40,6 +40,7 @@ static uint32_t word_of(const uint8_t *bytes, size_t len)
     return says ? hash | 1u : NO_WORD;
 }
 
+/* Made once for a vocabulary: 4 bytes a token, and a word costs a look-up from then on. */
 int rank_open(const struct vocab *v, struct rank_words **ret)
 {
     uint32_t n = vocab_size(v);
@@ -92,6 +93,7 @@ struct terms {
     uint64_t maybe[1024]; /* a bit for each word: most words of a text are none of ours */
 };
 
+/* Two bytes of a hash: a prompt of 100 words sets 100 of 65,536 bits. */
 static uint32_t bit_of(uint32_t w)
 {
     return (w ^ w >> 16) & 0xffff;
@@ -168,6 +170,8 @@ struct pass {
     float *score, *head, *tail; /* (n_segments); NULL: only count */
 };
 
+/* A segment has a term or not, however often. Of several places the first one says whether it is
+ * near an end. */
 static void found(const struct pass *p, struct term *t, uint32_t segment, uint32_t at)
 {
     uint32_t edge = p->text->seg_len / EDGE_PART;
@@ -210,6 +214,8 @@ static void look(const struct pass *p)
         }
 }
 
+/* Between the two looks. Terms of the prompt that no segment has are never found, and need no
+ * weight. */
 static void weigh(struct terms *t, uint32_t n_segments)
 {
     for (uint32_t i = 0; i <= t->mask; i++) {
@@ -221,6 +227,7 @@ static void weigh(struct terms *t, uint32_t n_segments)
     }
 }
 
+/* Two looks over all ids, since a weight is known only when all were counted. */
 int rank_score(const struct rank_words *words, const struct rank_text *t, float *ret)
 {
     float *edges = calloc((size_t)t->n_segments * 2 + 1, sizeof(*edges));

@@ -49,6 +49,7 @@ struct append {
 
 /* --- start ------------------------------------------------------------------------------------ */
 
+/* Nothing is answered here. What is false here start() refuses, and says why. */
 static bool append_takes_bulk(const struct sched *s, const struct request *r,
                               const struct wire_req *m)
 {
@@ -85,6 +86,7 @@ static int add_text(struct append *a, const struct wire_req *m, struct encode_te
     return encode_take_text(&a->encode, parts, a->special);
 }
 
+/* 0 also where it was answered: the request is in its last phase then. */
 static int add_tokens(struct sched *s, struct request *r, struct append *a,
                       struct encode_text *parts)
 {
@@ -417,7 +419,8 @@ static uint64_t more_pages(const struct request *r, uint64_t n)
 }
 
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime
- * may still be in the way of a session that gives and takes pages while it reads. */
+ * may still be in the way of a session that gives and takes pages while it reads. True: it goes on.
+ * False: it waits, or was failed, which its phase says. */
 static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 {
     const struct pool_account *a = r->session->seq.account;
@@ -476,6 +479,8 @@ static void begin_turn(const struct sched *s, struct append *a, struct memory *m
     memory_turn(m, n - a->n_turn, n);
 }
 
+/* In this order: who gives pages back first, then how much may be kept, then whether that is
+ * enough. From follow_join on others may wait for what it reads. */
 static void prepare(struct sched *s, struct request *r, struct append *a)
 {
     uint64_t n_new;
@@ -651,6 +656,7 @@ static uint32_t append_left(const struct request *r)
     return (uint32_t)a->encode.n_ids - a->done;
 }
 
+/* n_out is 1 with the last ids, whose logits are the answer's first, and 0 before them. */
 void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n)
 {
     struct append *a = r->state;
@@ -696,6 +702,7 @@ void append_undo(struct sched *s, struct request *r)
 
     (void)s;
     stop_restore(a);
+    /* Before that the sequence is as it was. */
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
     if (r->session && !r->session->row_valid)

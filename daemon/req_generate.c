@@ -68,6 +68,7 @@ struct generate {
 
 /* --- start ------------------------------------------------------------------------------------ */
 
+/* 0 is a value of these, so what was not said is told by has_*; temperature 0 is greedy. */
 static void read_params(const struct wire_req *m, struct sampler_params *ret)
 {
     *ret = (struct sampler_params){
@@ -146,6 +147,7 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
     return false;
 }
 
+/* The one bulk of a Generate is its grammar. */
 static bool generate_takes(const struct sched *s, const struct request *r, const struct wire_req *m)
 {
     return m->u.generate.grammar != WIRE_GRAMMAR_NONE && request_collects(s, r, m);
@@ -189,6 +191,8 @@ int generate_begin(struct sched *s, struct request *r, const struct wire_req *m)
     return 0;
 }
 
+/* r->ops changes before anything of r->state is made: what ends the request from here on is the
+ * other kind's. */
 int generate_taken(struct sched *s, struct request *r, const struct wire_req *m)
 {
     if (session_len(r->session) == 0) {
@@ -269,6 +273,7 @@ static void done(struct sched *s, struct request *r, enum wire_reason reason)
     request_finish(s, r);
 }
 
+/* Ends the request, or leaves it in phase RUN with a pending token. */
 static void accept_token(struct sched *s, struct request *r, uint32_t id)
 {
     struct generate *g = r->state;

@@ -22,6 +22,7 @@ static void share(const struct served *b, const struct client *c, enum session_s
     memory_keep(m, is_public || known ? b->tier : NULL);
 }
 
+/* Pages come with what is read: an open session costs its ids' room, and no page. */
 int session_new(struct served *b, struct client *c, uint64_t id, enum session_sharing sharing,
                 const struct policy *policy, struct session **ret)
 {
@@ -47,6 +48,7 @@ int session_new(struct served *b, struct client *c, uint64_t id, enum session_sh
     return 0;
 }
 
+/* Again is nothing: one that is there already is only resized to what it is. */
 int session_take_row(struct session *s, uint32_t n_vocab)
 {
     void *p = s->row;
@@ -79,6 +81,7 @@ void session_drop_row(struct session *s)
     s->row_valid = false;
 }
 
+/* Room for n marks; 0: they are freed. */
 static int take_marks(struct session *s, size_t n)
 {
     void *p = s->marks;
@@ -88,6 +91,8 @@ static int take_marks(struct session *s, size_t n)
     return r;
 }
 
+/* In this order: memory lets go of its pages beside the sequence, and has its end written while the
+ * sequence still has pages (tier_leave). */
 void session_free(struct session *s)
 {
     if (!s)
@@ -133,6 +138,8 @@ int session_adopt_behind(struct session *s, const struct session *from)
     return 0;
 }
 
+/* Marks behind n are of a conversation that is not there any more. Parts of a message that was
+ * still to come belong to what is taken back. */
 void session_rewind(struct session *s, uint32_t n)
 {
     session_truncate(s, n);
@@ -145,6 +152,7 @@ void session_rewind(struct session *s, uint32_t n)
     encode_text_fini(&s->parts);
 }
 
+/* The fork is nobody's yet: it has no id, and its client does not list it. */
 int session_fork_bare(const struct session *s, struct session **ret)
 {
     struct session *t = calloc(1, sizeof(*t));
@@ -195,6 +203,7 @@ int session_fork(const struct session *s, uint64_t id, struct session **ret)
     return 0;
 }
 
+/* What was saved beside ids; the ids themselves were read, or restored, before. */
 int session_stand(struct session *s, const uint32_t *pending, enum chat_at at,
                   const struct session_mark *marks, size_t n_marks)
 {
@@ -269,6 +278,8 @@ int session_detach(struct session *s, struct pool_account *pages, struct held_ac
     return 0;
 }
 
+/* `whole` ones may go back into compressed segments: what the question is packed into is read once
+ * more. Others only read again what is raw. */
 uint32_t session_ask(struct session *s)
 {
     struct memory *m = &s->memory;
@@ -286,6 +297,7 @@ uint32_t session_ask(struct session *s)
         return 0;
     memory_reread(m, n);
     memory_turn(m, m->n_ids - n, m->n_ids);
+    /* The last id is the pending one now: the answer begins with reading it. */
     m->n_ids--;
     session_drop_row(s);
     s->has_pending = true;
@@ -293,6 +305,8 @@ uint32_t session_ask(struct session *s)
     return n;
 }
 
+/* To n tokens, of which the last one is to be read again: the logits behind it are those that an
+ * answer starts from, and they are not there. */
 void session_truncate(struct session *s, uint32_t n)
 {
     assert(n <= session_len(s));
