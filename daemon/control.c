@@ -69,6 +69,7 @@ struct control_slot {
     char *unit;                 /* the same, or NULL */
 };
 
+/* Level-triggered: what is left unread is told again. */
 static int watch(struct control *c, int fd, int64_t about, uint32_t events)
 {
     struct epoll_event ev = { .events = events, .data.u64 = (uint64_t)about };
@@ -173,6 +174,8 @@ static void pause_accepting(struct control *c, int err)
     c->resume_ns = clock_ns() + RESUME_NS;
 }
 
+/* Without an address: a Unix peer has none that says anything. Who it is the kernel says
+ * (handshake_peer). */
 static int take_connection(const struct control *c)
 {
     return accept4(c->listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -399,6 +402,7 @@ static void refuse_waiting(struct control *c, const char *text)
     }
 }
 
+/* Of `loaded` the number alone matters, so the load is relaxed: nothing is read behind it. */
 static void tell_waiting(struct control *c, uint64_t now)
 {
     unsigned percent = atomic_load_explicit(&c->sched->loaded, memory_order_relaxed);
@@ -491,6 +495,7 @@ static void on_scrape(struct control *c)
     mailbox_put(c->to_sched, &l);
 }
 
+/* One letter at a time: the scheduler may be in a long step, and the mailbox has room for one. */
 static void on_pressure(struct control *c, uint32_t events)
 {
     struct mailbox_letter l = { .kind = MAILBOX_PRESSURE };

@@ -24,6 +24,7 @@ _Static_assert((int)KV_F16 == CONFIG_KV_F16 && (int)KV_F32 == CONFIG_KV_F32 &&
 
 /* --- making it -------------------------------------------------------------------------------- */
 
+/* To multiply by: e->n_devices is 0 for one. */
 static uint32_t n_devices(const struct estimate *e)
 {
     return e->n_devices ? e->n_devices : 1;
@@ -89,12 +90,14 @@ static int find_memory(struct estimate *e, const struct config *c, const struct 
     return 0;
 }
 
+/* Never below 0: what is missing is said elsewhere. */
 static uint64_t less(uint64_t a, uint64_t b)
 {
     return a > b ? a - b : 0;
 }
 
-/* What is there before the first page. */
+/* What is there before the first page. In this machine's memory packing is of what is kept free
+ * (HEADROOM_RESERVE), so it is not counted twice. */
 static uint64_t fixed(const struct estimate *e)
 {
     return e->weights + e->scratch + (e->is_device ? e->packing : 0);
@@ -105,7 +108,8 @@ static uint64_t fixed_on(const struct estimate *e, uint32_t device)
     return e->devices[device].weights + (e->scratch + e->packing) / e->n_devices;
 }
 
-/* Bytes that are missing for all that, on whichever device. */
+/* Bytes that are missing for all that, on whichever device. One byte more than fits is the first
+ * page's: a model that leaves nothing for it is not served. */
 static uint64_t missing(const struct estimate *e)
 {
     uint64_t n = e->n_devices ? 0 : less(fixed(e) + 1, e->memory);
@@ -126,7 +130,8 @@ static uint64_t room_for_pages(const struct estimate *e)
     return e->n_devices ? divide_pages(&e->divide, room) : less(e->memory, fixed(e));
 }
 
-/* As daemon/served.c does it, in the same order. */
+/* As daemon/served.c does it, in the same order. Without --kv-bytes and a device the daemon takes
+ * HEADROOM_KV_DEFAULT at most; here it is all that could be, since the question is what fits. */
 static void divide(struct estimate *e, const struct config *c)
 {
     struct headroom room = { .bytes = room_for_pages(e) };
@@ -143,7 +148,8 @@ static void divide(struct estimate *e, const struct config *c)
             e->context / e->n_layer * (e->divide.first[i + 1] - e->divide.first[i]);
 }
 
-/* Layers among several devices, and what that makes of the weights. */
+/* Layers among several devices, and what that makes of the weights. Each device has scratch and
+ * packing of its own size. */
 static int divide_model(struct estimate *e, const struct model *m, struct why *why)
 {
     uint64_t room[BACKEND_DEVICES_MAX];
@@ -177,6 +183,7 @@ static void count_copies(struct estimate *e, const struct config *c)
     e->copies = asked == CONFIG_HOST_AUTO ? headroom_host_bytes(&room, e->context) : asked;
 }
 
+/* The tables whose size hangs on the number of pages, and the logits. */
 static void count_host(struct estimate *e)
 {
     uint32_t n = pool_pages_in(e->context, e->page_bytes[e->kv]);
@@ -225,6 +232,8 @@ static int divide_with_plan(struct estimate *e, const struct config *c,
     return r;
 }
 
+/* The library is asked for its numbers, and no device is opened where --plan-memory says what it
+ * has. */
 static int fill(struct estimate *e, const struct config *c, const struct model *m, struct why *why)
 {
     const struct backend_ops *ops;
@@ -282,6 +291,7 @@ static uint64_t packed_pages(const struct estimate *e, uint32_t ratio)
     return pages_of(ratio > 1 ? compress_n_keys(&spec, e->segment, 1, 0) : e->segment);
 }
 
+/* The last segment, full or not, is the one that is read. */
 uint64_t estimate_pages(const struct estimate *e, uint64_t tokens, uint32_t ratio)
 {
     uint64_t packed = tokens ? (tokens - 1) / e->segment : 0;
@@ -289,6 +299,7 @@ uint64_t estimate_pages(const struct estimate *e, uint64_t tokens, uint32_t rati
     return packed * packed_pages(e, ratio) + pages_of(tokens - packed * e->segment);
 }
 
+/* The other way round; what is left of a packed segment's pages has room for none. */
 uint64_t estimate_tokens(const struct estimate *e, uint64_t pages, uint32_t ratio)
 {
     uint64_t raw = pages_of(e->segment);

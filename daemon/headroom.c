@@ -29,7 +29,7 @@ static const struct version v2 = { { "/sys/fs/cgroup", "/sys/fs/cgroup/unified" 
                                    "active_file" };
 
 /* The number behind `key` in a file of lines "key number" or "key: number kB"; key NULL: the file
- * is one number. False: there is none ("max"). */
+ * is one number. False: there is none ("max"). "kB" of /proc/meminfo are KiB. */
 static bool read_number(const char *path, const char *key, uint64_t *ret)
 {
     FILE *f = fopen(path, "re");
@@ -55,6 +55,8 @@ static bool read_number(const char *path, const char *key, uint64_t *ret)
     return found;
 }
 
+/* Each of these lowers h->bytes if it knows of less, and says so in h->cause: the last one to do it
+ * is the one that counts. */
 static void ask_machine(const char *root, struct headroom *h)
 {
     char path[PATH_MAX];
@@ -149,6 +151,7 @@ static void ask_cgroups(const char *root, struct headroom *h)
     (void)fclose(f);
 }
 
+/* A limit of this process, of which so much is used. */
 static void ask_limit(int which, const char *name, uint64_t used, struct headroom *h)
 {
     struct rlimit l;
@@ -165,6 +168,7 @@ static void ask_limit(int which, const char *name, uint64_t used, struct headroo
                    (uint64_t)l.rlim_cur, used);
 }
 
+/* statm counts pages: the first field is all of the address space, the sixth data and stack. */
 static void ask_limits(struct headroom *h)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), all = 0, data = 0;
@@ -187,6 +191,7 @@ void headroom_read(const char *root, struct headroom *ret)
     ask_limits(ret);
 }
 
+/* Who asks is given what he asks for or nothing: a smaller pool would be a surprise later. */
 uint64_t headroom_kv_bytes(const struct headroom *h, uint64_t asked)
 {
     uint64_t room = h->bytes > HEADROOM_RESERVE ? h->bytes - HEADROOM_RESERVE : 0;

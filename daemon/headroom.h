@@ -2,10 +2,11 @@
  *
  * Asked are, and the least of them counts:
  *
- *     the machine    MemAvailable of /proc/meminfo
- *     cgroups        memory.max (v2) or memory.limit_in_bytes (v1) of our own and of every one
- * above it, less what is in use there; page cache that can be dropped is not in use this process
- * RLIMIT_AS, RLIMIT_DATA
+ *     the machine              MemAvailable of /proc/meminfo
+ *     cgroups                  memory.max (v2) or memory.limit_in_bytes (v1) of our own and of
+ *                              every one above it, less what is in use there; page cache that can
+ *                              be dropped is not in use
+ *     this process             RLIMIT_AS, RLIMIT_DATA
  *
  * Swap is not counted: context that lies there would be read from the disk for every token. What
  * other processes take a moment later is not foreseen, so memory that is promised has to be touched

@@ -27,6 +27,7 @@ static const char away[] =
 
 /* --- who wants the model ---------------------------------------------------------------------- */
 
+/* A cancelled request wakes nobody, though it is still there. */
 static bool is_wanted(const struct sched *s)
 {
     const struct request *r;
@@ -44,6 +45,8 @@ static bool is_held(const struct sched *s)
            (s->n_sessions > 0 || served_pages_free(&s->served) < s->served.pool.n_pages);
 }
 
+/* What is on its way to the disk is in pages that would be given up, or is read from the
+ * weights. */
 static bool is_writing(const struct sched *s)
 {
     struct tier_stats st;
@@ -67,9 +70,12 @@ static void drop_cached(struct sched *s, bool all)
 
     if (s->served.tier && !all)
         tier_stats(s->served.tier, &st);
+    /* What is asked for is a number, and reclaimers give the tree's pages first: less than all
+     * leaves the queue alone. */
     (void)pool_make_free(p, can > st.pages_queued ? can - st.pages_queued : 0);
 }
 
+/* Pages of open sessions stay. malloc_trim: texts and tables that were freed go back as well. */
 static void go(struct sched *s, const char *because)
 {
     struct pool *p = &s->served.pool;
@@ -144,6 +150,7 @@ static int on_progress(void *arg, uint64_t done, uint64_t all)
     return s->stopping || !is_wanted(s);
 }
 
+/* Each hears why. Who is not in use of the model is not asked. */
 static void fail_all(struct sched *s, const struct why *why)
 {
     struct request *r, *next;
@@ -217,6 +224,8 @@ static bool look_away(struct sched *s)
     return true;
 }
 
+/* patience begins when it would go for the first time: a disk that never ends does not keep the
+ * memory for ever. */
 static void look_awake(struct sched *s, uint64_t now)
 {
     struct idle *i = &s->idle;
@@ -229,6 +238,7 @@ static void look_awake(struct sched *s, uint64_t now)
         go(s, "idle");
 }
 
+/* While the device is lost there is nothing to give back. */
 bool idle_look(struct sched *s)
 {
     struct idle *i = &s->idle;
@@ -253,6 +263,8 @@ bool idle_look(struct sched *s)
     return true;
 }
 
+/* Called before each sleep: a step since the last one, or somebody who uses the model, sets the
+ * time anew. */
 int idle_timeout_ms(struct sched *s)
 {
     struct idle *i = &s->idle;

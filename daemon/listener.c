@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* Connections that the kernel keeps until accept(): a machine's programs may all start at once. */
 #define BACKLOG 128
 
 /* The folder of the default path is ours to make: it is one of the user's or the system's run-time
@@ -37,6 +38,7 @@ static int make_folder(const char *path, struct why *why)
     return 0;
 }
 
+/* pid 0: nobody says which. */
 static int refuse_second(struct why *why, const char *path, long pid)
 {
     char who[48] = "";
@@ -48,6 +50,9 @@ static int refuse_second(struct why *why, const char *path, long pid)
                    who, path);
 }
 
+/* The lock is the kernel's, and goes with the process however that ends; what the file says is only
+ * for the sentence above. O_NOFOLLOW: in a folder that others may write to a link would have us
+ * write elsewhere. */
 static int take_lock(struct listener *l, struct why *why)
 {
     char path[CONFIG_SOCKET_MAX + 8], pid[24];
@@ -72,6 +77,7 @@ static int take_lock(struct listener *l, struct why *why)
     return 0;
 }
 
+/* chmod stands between bind and listen: nobody can connect before the mode is right. */
 static int make_socket(struct listener *l, const struct config *c, struct why *why)
 {
     pid_t pid;
@@ -91,6 +97,8 @@ static int make_socket(struct listener *l, const struct config *c, struct why *w
     return 0;
 }
 
+/* -ENOENT: there is none. The path is for people, and may be unknown: a socket without a name, or
+ * an abstract one. */
 static int take_over(struct listener *l, struct why *why)
 {
     struct sockaddr_un a;
@@ -113,6 +121,7 @@ static int take_over(struct listener *l, struct why *why)
     return 0;
 }
 
+/* Only the default path's folder is made (make_folder says why). */
 static int make_own(struct listener *l, const struct config *c, struct why *why)
 {
     int r = handshake_path(c->socket[0] ? c->socket : NULL, false, l->path, sizeof(l->path));

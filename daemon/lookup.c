@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+/* 4 KB: a chat of a few hundred tokens. */
 #define ROWS_MIN 256u
 
 int lookup_init(struct lookup *l, struct held_account *a, uint32_t n_ids)
@@ -38,7 +39,8 @@ void lookup_fini(struct lookup *l)
     *l = (struct lookup){ .n = 0 };
 }
 
-/* Of the gram that ends before place n. */
+/* Of the gram that ends before place n. The upper half of the product: the lower bits of a
+ * multiplicative hash depend on the lower bits of the ids alone. */
 static uint32_t *row_of(const struct lookup *l, const uint32_t *ids, uint32_t n)
 {
     uint64_t h = 0;
@@ -97,6 +99,8 @@ uint32_t lookup_find(const struct lookup *l, const uint32_t *ids, uint32_t n, ui
     if (!at)
         return 0;
     for (; k < max; k++) {
+        /* Past the end of the text it goes on with the guess itself, which repeats with that
+         * period. */
         uint32_t id = at + k < n ? ids[at + k] : ret[at + k - n];
 
         if (id >= n_vocab)

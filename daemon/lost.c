@@ -38,6 +38,8 @@ static void fail_computing(struct sched *s)
     }
 }
 
+/* All ids are to be read again, as after a rewind to nothing: memory_reread takes the pages, which
+ * have nothing in them, and leaves the ids. */
 static void forget_session(struct session *session)
 {
     struct memory *m = &session->memory;
@@ -80,6 +82,8 @@ static void forget_cached(struct sched *s)
     (void)pool_make_free(&s->served.pool, s->served.pool.n_pages);
 }
 
+/* Requests first, since they have sessions; then sessions and documents, which have pages; then
+ * what only caches have; then the device. */
 static void leave(struct sched *s)
 {
     s->lost.down = true;
@@ -147,6 +151,8 @@ static void try_again(struct sched *s)
               "device %s is back", s->config->device);
 }
 
+/* It is tried when somebody wants the model, and once at once: sessions would come back before
+ * anybody asks. */
 bool lost_look(struct sched *s)
 {
     bool first = !s->lost.down;

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A window of 2 s: the kernel lets users without privileges have multiples of that alone. */
 static const char trigger[] = "some 200000 2000000";
 
 #define WRITE_MAX 256u
@@ -62,7 +63,8 @@ static int tell(int fd, const char *text, size_t n)
     return done < 0 ? -errno : (size_t)done < n ? -EIO : 0;
 }
 
-/* The file, FIFO or socket at path, told what to tell us of. -errno. */
+/* The file, FIFO or socket at path, told what to tell us of. -errno. The kernel's files want the
+ * zero byte as well (Documentation/accounting/psi.rst), so n counts it where the text is ours. */
 static int open_at(struct pressure *p, const char *path, const char *text, size_t n)
 {
     struct stat st;
@@ -109,6 +111,7 @@ static int open_own(struct pressure *p, const char *root, char path[PATH_MAX])
     return open_at(p, path, trigger, sizeof(trigger));
 }
 
+/* The service manager says what to write, or nothing: then it only tells. */
 static int open_named(struct pressure *p, const char *path)
 {
     const char *encoded = getenv("MEMORY_PRESSURE_WRITE");
@@ -121,6 +124,8 @@ static int open_named(struct pressure *p, const char *path)
     return n < 0 ? n : open_at(p, path, text, (size_t)n);
 }
 
+/* "none" by option, /dev/null by the service manager: the same wish. What was asked for by name and
+ * fails is a warning; what is tried on the off chance is not. */
 void pressure_open(struct pressure *p, const struct config *c, const char *root)
 {
     const char *watch = getenv("MEMORY_PRESSURE_WATCH");

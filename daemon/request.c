@@ -1,3 +1,8 @@
+/* Between the frames of a client and the kinds: what all requests have in common, from the first
+ * frame (start, go_on) by way of sessions, deadlines and accounts to the last reply
+ * (request_finish, request_deliver). A request ends in two steps, since its reply may have to wait
+ * for room: request_finish lets go of the session, and request_drop frees the rest when the reply
+ * is out, or nobody is there to read it. */
 #include "daemon/request.h"
 
 #include "base/clock.h"
@@ -49,6 +54,7 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
 /* What a frame becomes that can't be read, or breaks a limit of the wire. */
 static const struct request_ops request_refused = { .name = "refused request" };
 
+/* At the end of both lines. What is not named is zero: no session, no memory, no state. */
 static struct request *begin(struct sched *s, struct client *c, uint64_t id,
                              const struct request_ops *ops)
 {
@@ -74,6 +80,8 @@ static bool ends_at_once(const struct request_ops *ops)
     return !ops->work && !ops->plan;
 }
 
+/* False: it was answered. Refused requests are requests, too, and have a place until that was
+ * sent. */
 static bool admit(struct sched *s, struct request *r, bool id_taken)
 {
     struct client *c = r->client;
@@ -149,6 +157,7 @@ static int begin_pieces(struct client *c, struct request *r, const struct wire_r
     return 0;
 }
 
+/* s->deadline_ns is the first of all; request_expire finds the next one. */
 static void keep_deadline(struct sched *s, struct request *r, uint32_t ms)
 {
     if (ms == 0)
@@ -158,6 +167,8 @@ static void keep_deadline(struct sched *s, struct request *r, uint32_t ms)
         s->deadline_ns = r->deadline_ns;
 }
 
+/* The id is looked for before the request has it itself. A kind may finish, or fail, in its
+ * start(). */
 static void start(struct sched *s, struct client *c, const struct wire_req *m, const uint8_t *bulk)
 {
     bool id_taken = client_find_request(c, m->id);
@@ -174,7 +185,8 @@ static void start(struct sched *s, struct client *c, const struct wire_req *m, c
         started(s, r);
 }
 
-/* One more piece of it; behind the last one the request starts. */
+/* One more piece of it; behind the last one the request starts. The frame is unpacked anew for each
+ * piece: it is a private copy, so that it says the same each time. */
 static void go_on(struct sched *s, struct client *c, const struct wire_req *m, const uint8_t *bulk)
 {
     struct request *r = c->receiving;
@@ -210,6 +222,8 @@ static void refuse(struct sched *s, struct client *c, const struct wire_req *hea
     request_deliver(s, r);
 }
 
+/* An answer can be addressed as soon as the frame's head can be read: wire_req_head takes the id
+ * from what is left. */
 void request_receive(struct sched *s, struct client *c, const struct chan_msg *msg)
 {
     struct wire_req m;
@@ -231,6 +245,8 @@ void request_receive(struct sched *s, struct client *c, const struct chan_msg *m
     }
 }
 
+/* Followers are let go of before the memory rests: they look for another one to wait for
+ * (daemon/follow.h). */
 static void release_session(struct sched *s, struct request *r)
 {
     if (r->reader)
@@ -296,6 +312,7 @@ void request_label(char *to, size_t cap, const char *from)
     to[n] = '\0';
 }
 
+/* An id that the asker may not see is one that there is none of: both answers are the same. */
 const struct session *request_see_session(const struct sched *s, const struct client *asks,
                                           uint64_t id)
 {
@@ -371,6 +388,7 @@ bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes)
     return false;
 }
 
+/* The engine indexes the embedding with them, and looks no more. */
 bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n)
 {
     uint32_t n_vocab = s->served.model->n_vocab;
@@ -495,6 +513,8 @@ void request_drop(struct sched *s, struct request *r)
     r->phase = REQUEST_FREE;
 }
 
+/* How long the client's ring kept a reply: `gistctl trace` tells its reader's slowness from
+ * ours. */
 static void unblocked(struct sched *s, struct request *r)
 {
     r->times.ring += clock_ns() - r->times.blocked_at;
@@ -513,6 +533,7 @@ static int send_last(struct sched *s, struct request *r)
     return reply_send(s, r, &r->last, NULL);
 }
 
+/* May free r, and mark its client as dead; frees no client. */
 void request_deliver(struct sched *s, struct request *r)
 {
     int e = 0;

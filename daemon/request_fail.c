@@ -81,6 +81,8 @@ void request_fail_cancelled(struct sched *s, struct request *r, const char *fmt,
                  how, text);
 }
 
+/* Three accounts stand one above the other, and `by` is the one that had no room: its option is the
+ * one that helps. */
 void request_fail_memory(struct sched *s, struct request *r, int e)
 {
     const struct held_account *had = &r->client->held, *a = had->by;
@@ -140,6 +142,7 @@ bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uin
     return request_finite(s, r, ret, (size_t)n * s->served.model->n_vocab);
 }
 
+/* The most telling reason first: a device that is gone, a file that can't be read, an errno. */
 void request_fail_step(struct sched *s, struct request *r, int e)
 {
     const struct stream *stream = s->served.model->stream;
@@ -159,7 +162,8 @@ void request_fail_step(struct sched *s, struct request *r, int e)
 }
 
 /* Which of the limits stands against `need` pages more: its own, its owner's, what is kept for
- * other users, or that there are no more. One that is no less than the pool is nobody's wish. */
+ * other users, or that there are no more. One that is no less than the pool is nobody's wish.
+ * Looked at in the order in which somebody can do something about it. */
 static void fail_pages(struct sched *s, struct request *r, const struct pool_account *a,
                        uint64_t need, const char *begin, const char *less)
 {
@@ -199,6 +203,7 @@ static void fail_pages(struct sched *s, struct request *r, const struct pool_acc
 void request_fail_pages(struct sched *s, struct request *r, const struct pool_account *account,
                         uint64_t need, const char *what, ...)
 {
+    /* What would help beside more memory; the sentence ends with it. */
     const char *less = r->memory && compress_keeps_all(&r->memory->policy.spec)
                            ? "; automatic memory takes less (gistctl: --memory auto, libgist: "
                              "GIST_AUTO)"
@@ -230,6 +235,7 @@ static void fail_budget(struct sched *s, struct request *r, uint64_t n_keys)
         policy_longer(&m->policy, s->served.context_max));
 }
 
+/* MEMORY_WAITING is no failure, and does not come here. */
 void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need,
                        const struct forward_run *run)
 {
@@ -244,7 +250,7 @@ void request_fail_need(struct sched *s, struct request *r, const struct memory_n
 }
 
 /* What is read was found to fit when it began: no room is a mistake of ours, which costs one
- * request. */
+ * request. What came back for a prompt goes first. */
 bool request_room(struct sched *s, struct request *r, uint32_t *max)
 {
     uint32_t room = memory_room(r->memory);

@@ -1,3 +1,7 @@
+/* In the order in which one needs another: the backend, which says what memory there is; the model,
+ * which goes there; adapters and vocabulary of the model; then the pool, which has what is left,
+ * and all that counts in its pages. served_load undoes what it made when it fails, served_start
+ * leaves that to served_close, which takes it half-built. */
 #include "daemon/served.h"
 
 #include "base/clock.h"
@@ -20,6 +24,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* cpu: room for the name, which the options point to. */
 struct backend_options served_backend_options(const struct config *c, char cpu[SERVED_CPU_MAX])
 {
     return (struct backend_options){ .cpu = config_choice("cpu", c->cpu, cpu, SERVED_CPU_MAX),
@@ -28,6 +33,7 @@ struct backend_options served_backend_options(const struct config *c, char cpu[S
                                      .max_rows = c->batch_tokens };
 }
 
+/* `found` is a note where there is no error: "auto" has found no device, and why. */
 static int open_backend(struct served *b, const struct config *c, struct why *why)
 {
     const struct backend_ops *ops;
@@ -57,6 +63,7 @@ static int choose_context(struct served *b, const struct config *c, struct why *
     return 0;
 }
 
+/* What an answer has to have room for at each token. */
 static size_t longest_token(const struct vocab *v)
 {
     size_t most = 0, len;
@@ -74,6 +81,8 @@ uint32_t served_pages_free(const struct served *b)
     return b->pool.n_free + b->pool.n_cached;
 }
 
+/* By the account as well as by the pool: pages that come back for everybody may still not be this
+ * one's. */
 bool served_pages_come(const struct served *b, const struct pool_account *a, uint64_t n)
 {
     uint32_t n_coming = tier_coming(b->tier);
@@ -99,6 +108,7 @@ size_t served_adapter_bytes(const struct served *b)
     return n;
 }
 
+/* Names are listed between spaces, and asked for by clients. */
 static int open_adapter(struct served *b, const char *path, struct why *why)
 {
     struct adapter *a;
@@ -303,6 +313,7 @@ int served_load(struct served *b, const struct config *c, struct keep *keep,
         served_close(b);
         return why_set(why, -ENOMEM, "no memory for the words of the vocabulary");
     }
+    /* A model without a template serves all but chats; who asks for one is told why. */
     r = chat_open(b->model->file, &b->chat, &b->chat_why);
     if (r == -ENOENT)
         (void)why_set(&b->chat_why, r, "the model has no chat template");
@@ -354,6 +365,8 @@ static uint64_t device_kv_bytes(const struct served *b, const struct config *c, 
     uint32_t n_pages = 0;
 
     b->backend->ops->info(b->backend, &info);
+    /* Twice: scratch depends on the number of pages, and pages on what scratch leaves. The second
+     * look is near enough. */
     for (int i = 0; i < 2; i++) {
         room->bytes = pages_room(b, &info, packing + scratch_of(b, c, n_pages));
         bytes = c->kv_bytes ? headroom_kv_bytes(room, c->kv_bytes) : headroom_device_kv_bytes(room);
@@ -436,6 +449,8 @@ bool served_lost(const struct served *b)
     return b->backend->ops->lost && b->backend->ops->lost(b->backend);
 }
 
+/* From the top down; what points to the device forgets it. Host memory stays, and b is served again
+ * by served_again. */
 void served_leave(struct served *b)
 {
     forward_leave(&b->forward);
@@ -512,6 +527,7 @@ bool served_can_rest(const struct served *b)
     return b->backend->ops->discard || b->backend->ops->reopen;
 }
 
+/* The image's writer reads the weights that are about to go. */
 uint64_t served_rest(struct served *b, struct keep *keep)
 {
     uint64_t bytes = b->model->mem_len;
@@ -541,6 +557,8 @@ static void refill_pool(struct served *b)
                     room.cause);
 }
 
+/* The model is opened beside the old shell, whose file and shapes others point to, and then takes
+ * its place (model_take). */
 int served_wake(struct served *b, const struct config *c, struct keep *keep,
                 const struct model_progress *progress, struct why *why)
 {
@@ -564,6 +582,7 @@ int served_wake(struct served *b, const struct config *c, struct keep *keep,
 
 void served_close(struct served *b)
 {
+    /* The store first: its reads and writes use pages of the pool. */
     storage_close(b);
     prefix_close(b->prefix);
     compress_close(b->compressor);

@@ -35,7 +35,7 @@
  * Ownership  owns its queue, host memory and its references to pages; borrows pool, backend, store
  *            and io.
  * Errors     tier_open: -ENOMEM; without a store -EINVAL, host_bytes has no room for two pages.
- * Nothing else fails: what can't be written is not there later.
+ *            Nothing else fails: what can't be written is not there later.
  */
 #ifndef DAEMON_TIER_H
 #define DAEMON_TIER_H
