@@ -1,3 +1,6 @@
+/* One list of all owners' documents, the newest first, so that one that is being added is found
+ * before the one that it replaces (D1). They are few: DOCUMENTS_MAX of an owner, and most are on
+ * disk alone. */
 #include "daemon/document.h"
 
 #include <assert.h>
@@ -15,6 +18,7 @@ void documents_init(struct documents *d, const struct pool *pool, struct owners 
     TAILQ_INIT(&d->owners);
 }
 
+/* Before the owners and the pool, which documents have references and pages of. */
 void documents_close(struct documents *d)
 {
     struct document *doc;
@@ -36,6 +40,7 @@ struct document *document_find(const struct documents *d, uint32_t owner, const 
     return NULL;
 }
 
+/* In order of names, by which a list is merged with that of the disk (daemon/req_named.c). */
 struct document *document_after(const struct documents *d, uint32_t owner, const char *after)
 {
     struct document *doc, *best = NULL;
@@ -59,6 +64,8 @@ static struct document_owner *find_owner(const struct documents *d, uint32_t uid
     return NULL;
 }
 
+/* Accounts of documents are apart from those of clients, whose limits they have: a document
+ * outlives the client that added it. By the owner above both, all of a user's count together. */
 static struct document_owner *take_owner(struct documents *d, uint32_t uid)
 {
     struct document_owner *o = find_owner(d, uid);
@@ -79,6 +86,7 @@ static struct document_owner *take_owner(struct documents *d, uint32_t uid)
     return o;
 }
 
+/* With its last document. */
 static void put_owner(struct documents *d, struct document_owner *o)
 {
     if (o->n > 0)
@@ -98,6 +106,7 @@ uint32_t documents_pages_of(const struct documents *d, uint32_t owner)
 
 /* --- documents -------------------------------------------------------------------------------- */
 
+/* name was checked (names_check), so it fits. */
 int document_new(struct documents *d, uint32_t owner, const char *name, struct document **ret,
                  struct document_need *need)
 {
@@ -168,6 +177,8 @@ int document_take_ids(struct document *doc, const uint32_t *ids, uint32_t n,
     return 0;
 }
 
+/* Twice in a document's life: before it is read, by what it will take at most, and when it was, by
+ * what it takes. */
 int document_may_pin(const struct document *doc, uint64_t pages, struct document_need *need)
 {
     const struct documents *d = doc->all;
@@ -181,6 +192,7 @@ int document_may_pin(const struct document *doc, uint64_t pages, struct document
     return pages > all - d->n_pinned_pages ? -ENOSPC : 0;
 }
 
+/* The session is the document's only if this succeeds. */
 int document_pin(struct document *doc, struct session *session, struct document_need *need)
 {
     uint32_t n = session->seq.n_pages;
@@ -196,6 +208,8 @@ int document_pin(struct document *doc, struct session *session, struct document_
     return 0;
 }
 
+/* From here on it is found as the one of its name: what it replaces goes now, and not when it was
+ * begun, so that a document that can't be read leaves the old one. */
 void document_read(struct document *doc)
 {
     struct documents *d = doc->all;
@@ -210,6 +224,7 @@ void document_read(struct document *doc)
     }
 }
 
+/* Those that are being read are their adders'. */
 void documents_forget(struct documents *d, uint32_t owner)
 {
     struct document *doc, *next;
@@ -221,7 +236,8 @@ void documents_forget(struct documents *d, uint32_t owner)
     }
 }
 
-/* Roots of the tree are few, and a client's sessions may use up all of them. */
+/* Roots of the tree are few, and a client's sessions may use up all of them. So what a pin holds is
+ * taught again before somebody begins with it. */
 void document_teach(const struct document *doc)
 {
     struct memory *m = doc->pinned ? &doc->pinned->memory : NULL;

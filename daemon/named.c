@@ -10,6 +10,7 @@
 /* Names are cut in sentences, which have room for REQUEST_TEXT_MAX bytes. */
 #define SHOWN "\"%.64s\""
 
+/* STORE_PUBLIC is no user's number: who comes with it is refused as well. */
 bool named_owner(struct sched *s, struct request *r, uint32_t *ret_owner)
 {
     uid_t uid = r->client->uid;
@@ -40,6 +41,7 @@ const char *named_word(enum wire_named kind)
     return kind == WIRE_NAMED_DOCUMENT ? "document" : "session";
 }
 
+/* On the disk. What is only in memory, or on its way, document_find and names_put_find know. */
 bool named_exists(const struct sched *s, uint32_t owner, enum wire_named kind, const char *name)
 {
     return s->served.store && store_name_has(s->served.store, owner, kind, name);
@@ -63,6 +65,7 @@ void named_fail_exists(struct sched *s, struct request *r, enum wire_named kind,
                  named_word(kind), name);
 }
 
+/* Each errno of store_name_put is another thing that a user can do. */
 void named_fail_put(struct sched *s, struct request *r, enum wire_named kind, const char *name,
                     int e)
 {
@@ -113,6 +116,8 @@ static void fail_get(struct sched *s, struct request *r, enum wire_named kind, c
                      e == -EBADMSG ? "its file is not what was written" : strerror(-e));
 }
 
+/* Two ways to be of no use: the file is not what was written, or what was written is of another
+ * model. */
 static bool usable(struct sched *s, struct request *r, enum wire_named kind, const char *name,
                    const void *bytes, size_t len, struct names_file *ret, struct policy *ret_policy)
 {

@@ -11,7 +11,8 @@
 
 #define HEX_LEN 32u
 
-/* As it lies in the file. Host and file are little-endian, as the pages in the store are. */
+/* As it lies in the file. Host and file are little-endian, as the pages in the store are. Behind it
+ * the ids, then the marks. */
 struct stored {
     char magic[8];
     uint32_t version, flags;
@@ -52,6 +53,7 @@ static bool allowed(uint32_t c)
     return c >= 0x20 && c != '/' && !(c >= 0x7f && c < 0xa0);
 }
 
+/* In this order, so that what is said of a character is said of a whole one. */
 int names_check(const char *name, struct why *why)
 {
     size_t n = strlen(name), len;
@@ -143,6 +145,8 @@ int names_policy(const struct names_file *f, const struct served *b, struct poli
 
 /* --- encoding --------------------------------------------------------------------------------- */
 
+/* What is yes or no is a bit: unknown ones are refused when they are read (FLAGS_ALL), since they
+ * would change what the rest means. */
 static uint32_t flags_of(const struct names_file *f)
 {
     return (f->has_pending ? FLAG_PENDING : 0) | (f->is_public ? FLAG_PUBLIC : 0) |
@@ -150,6 +154,8 @@ static uint32_t flags_of(const struct names_file *f)
            (f->memory.fixed ? FLAG_FIXED : 0) | (f->memory.automatic ? FLAG_AUTOMATIC : 0);
 }
 
+/* calloc: padding and what is behind strings goes to the disk as zeros, and two equal names are
+ * equal bytes. */
 int names_encode(const struct names_file *f, void **ret_bytes, size_t *ret_len)
 {
     size_t ids_len = f->n_ids * sizeof(*f->ids), marks_len = f->n_marks * sizeof(*f->marks);
@@ -210,6 +216,7 @@ static bool take_string(char *to, const char *from, size_t cap)
     return memcmp(to, from, cap) == 0;
 }
 
+/* Stored without a zero behind it. */
 static bool take_digest(char to[HEX_LEN + 1], const char from[HEX_LEN], bool may_be_none)
 {
     memset(to, 0, HEX_LEN + 1);
@@ -265,7 +272,8 @@ static bool take_numbers(const struct stored *s, struct names_file *f)
     return f->has_pending || f->pending == 0;
 }
 
-/* session_rewind goes through them from the end, and takes chat_at from one. */
+/* session_rewind goes through them from the end, and takes chat_at from one. Ascending, and within
+ * the text. */
 static bool marks_valid(const struct names_file *f)
 {
     uint32_t most = f->n_ids + f->has_pending, last = 0;

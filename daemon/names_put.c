@@ -8,6 +8,7 @@
 
 _Static_assert(NAMES_MAX == STORE_NAME_MAX, "a name that is allowed can be kept");
 
+/* By the second of the two who know it, the disk and who asked. */
 static void end(struct names_put *p)
 {
     TAILQ_REMOVE(p->puts, p, link);
@@ -25,6 +26,8 @@ static void on_done(void *arg, int result)
         end(p);
 }
 
+/* The store copies the bytes. on_done can't come before the put is in the list: it comes from
+ * store_pump. */
 int names_put_begin(struct names_puts *puts, struct store *store, uint32_t owner,
                     enum wire_named kind, const char *name, const struct names_file *f,
                     struct names_put **ret)
@@ -63,6 +66,7 @@ const struct names_put *names_put_find(const struct names_puts *puts, uint32_t o
     return NULL;
 }
 
+/* A result that was made up here may be followed by the real one, which only `done` says. */
 bool names_put_ready(struct names_put *p)
 {
     if (!p->done && store_silent(p->store)) {

@@ -17,6 +17,8 @@ static struct one_part without_bos(const struct vocab *v, const struct one_part 
     return rest;
 }
 
+/* Policies are compared as they come, so that one_text_choose needs no list of the parts.
+ * n_together rounds up to segments, as documents that stand side by side do. */
 int one_text_add(struct one_text *t, const struct vocab *v, const struct one_part *p)
 {
     const struct one_part part = t->n_parts ? without_bos(v, p) : *p;
@@ -50,6 +52,7 @@ static bool is_long(const struct one_text *t)
     return compress_keeps_all(&t->policy.spec) && t->n_together > policy_tokens_max(&t->policy);
 }
 
+/* The budget stays the first one's: what was room enough for each is what the whole has. */
 static bool make_automatic(struct one_text *t, const struct served *b)
 {
     const struct wire_memory m = { .automatic = true,

@@ -45,7 +45,8 @@ static void fail_limit(struct sched *s, struct request *r, const struct document
                  (unsigned long long)need->had);
 }
 
-/* The name is taken at once. False: by another, which was answered. */
+/* The name is taken at once. False: by another, which was answered. One that is being replaced is
+ * there until the new one was read (document_read). */
 static bool name_free(struct sched *s, struct request *r, uint32_t owner, const char *name,
                       bool replace)
 {
@@ -61,6 +62,7 @@ static bool name_free(struct sched *s, struct request *r, uint32_t owner, const 
     return false;
 }
 
+/* A pin is of use by the tree alone: there others find what it holds. */
 static bool may_pin(struct sched *s, struct request *r, const struct policy *policy)
 {
     if (!s->served.prefix)
@@ -94,6 +96,7 @@ static int take_text(struct sched *s, struct request *r, const struct wire_req *
     return append_take(s, r, &append, document_done);
 }
 
+/* Whatever of it is made when it fails is undone by the request's undo. */
 static int begin_add(struct sched *s, struct request *r, const struct wire_req *m, uint32_t owner,
                      struct add *a)
 {
@@ -200,6 +203,7 @@ static void take_ids(struct sched *s, struct request *r, struct add *a,
 
 static bool write_document(struct sched *s, struct request *r, struct add *a);
 
+/* ENCODING ends when append has all ids, which is before any of them is read. */
 static bool add_work(struct sched *s, struct request *r)
 {
     struct add *a = r->job;

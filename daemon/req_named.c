@@ -25,6 +25,8 @@ struct save {
     struct names_put *put; /* NULL: not begun */
 };
 
+/* Only what a name can hold: ids and a policy. A private session leaves no trace, and several
+ * documents side by side are no function of ids. */
 static bool may_save(struct sched *s, struct request *r)
 {
     const struct session *session = r->session;
@@ -83,7 +85,8 @@ static void describe(const struct sched *s, const struct session *session, struc
     ret->n_marks = (uint32_t)session->n_marks;
 }
 
-/* False: others are being written, and this one is tried again. */
+/* False: others are being written, and this one is tried again. Of one name two writers could end
+ * in either order. */
 static bool begin_save(struct sched *s, struct request *r, struct save *v)
 {
     struct names_file f;
@@ -103,6 +106,7 @@ static bool begin_save(struct sched *s, struct request *r, struct save *v)
     return e != -EAGAIN;
 }
 
+/* The reply waits for the disk: what was said to be saved is there after a crash. */
 static bool save_work(struct sched *s, struct request *r)
 {
     struct save *v = r->state;
@@ -165,6 +169,7 @@ static void restored(struct sched *s, struct request *r)
 {
     struct restore *t = r->job;
     struct session *x = r->session;
+    /* The pending token was not read with the others: it waits once more. */
     bool waits = t->file.has_pending && session_len(x) == t->file.n_ids;
     int e = session_stand(x, waits ? &t->file.pending : NULL, t->file.chat_at, t->file.marks,
                           t->file.n_marks);
@@ -208,6 +213,8 @@ static int append_all(struct sched *s, struct request *r, struct restore *t)
     return e;
 }
 
+/* The file is a stranger's until named_load has checked it, and so is its pending token. e is 0
+ * where it was answered. */
 static void begin_restore(struct sched *s, struct request *r, struct restore *t)
 {
     struct policy policy;
@@ -308,6 +315,7 @@ static void fill_from_file(const struct sched *s, const struct names_file *f, st
         to->row.state = WIRE_ROW_OTHER_MODEL;
 }
 
+/* Each file is read: the number of tokens, and whose model it is, stand in it alone. */
 static void fill_from_disk(struct sched *s, const struct list *l, struct row *to)
 {
     struct names_file f;
@@ -406,6 +414,7 @@ static int list_flush(struct sched *s, struct request *r)
                : 0;
 }
 
+/* Full rows are sent first, so that there is always room for the next one. */
 static bool list_work(struct sched *s, struct request *r)
 {
     struct list *l = r->state;

@@ -58,6 +58,7 @@ static bool said(const struct wire_req *m)
            y->automatic || (y->adapter && y->adapter[0]);
 }
 
+/* All that the message says is copied here: work() does not have it any more. */
 static int take_open(struct sched *s, struct request *r, const struct wire_req *m,
                      struct begin_with *b)
 {
@@ -104,7 +105,7 @@ static int begin_with_start(struct sched *s, struct request *r, const struct wir
 
 /* A document that was pinned by the daemon's last run is so again when the first session has begun
  * with it. Where that does not fit it is read like any other: nobody waits for an answer about it.
- */
+ * The session itself is its client's, so a fork of it becomes the pin. */
 static void pin_again(struct sched *s, struct request *r, const struct begin_with *b)
 {
     struct append_progress p = append_progress(r);
@@ -196,6 +197,7 @@ static bool join(struct sched *s, struct request *r, struct begin_with *b)
     return e == 0;
 }
 
+/* How tokens are held is counted once, of the whole (opened); only what reading took adds up. */
 static void add_usage(struct wire_usage *to, const struct wire_usage *u)
 {
     to->computed_tokens += u->computed_tokens;
@@ -375,6 +377,8 @@ static bool begin_with_work(struct sched *s, struct request *r)
     return true;
 }
 
+/* Two sessions may be there, the one that is read and the whole: each is the request's for a
+ * moment, to be freed. */
 static void begin_with_undo(struct sched *s, struct request *r)
 {
     struct begin_with *b = r->job;

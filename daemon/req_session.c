@@ -29,6 +29,7 @@ static void add(struct sched *s, struct client *c, struct session *session)
     TAILQ_INSERT_TAIL(&c->sessions, session, link);
 }
 
+/* No client's any more. Whoever calls this has the session, and frees it or hands it on. */
 static void drop(struct sched *s, struct session *session)
 {
     struct client *c = session->client;
@@ -48,6 +49,8 @@ static void adopt(struct sched *s, struct request *r, struct session *session)
     request_finish(s, r);
 }
 
+/* False: it was answered. Those that a client is attached to count as its own, though their pages
+ * are their holder's. */
 static bool has_room(struct sched *s, struct request *r)
 {
     uint32_t n = r->client->n_sessions + r->client->n_keeps, most = s->config->max_sessions;
@@ -100,6 +103,8 @@ static bool check_realm(struct sched *s, struct request *r, const struct wire_re
     return false;
 }
 
+/* All of it in start(), which may run between two layers: a new session has no page, and no step
+ * knows of it. */
 static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
@@ -113,6 +118,7 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     if (!has_room(s, r) || !read_sharing(s, r, m, &sharing) || !check_realm(s, r, m))
         return 0;
     if (m->u.open_session.n_documents > 0) {
+        /* Another kind of request from here on. */
         r->ops = &request_open_with;
         return r->ops->start(s, r, m, bulk);
     }
@@ -133,7 +139,9 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     return 0;
 }
 
-/* A session at work is closed when that work has ended, which is told to hurry. */
+/* A session at work is closed when that work has ended, which is told to hurry. Marked in start(),
+ * so that no request can take it any more; freed in work(), between steps, since a step may have
+ * its pages. */
 static int close_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
@@ -173,6 +181,7 @@ static bool close_work(struct sched *s, struct request *r)
     return true;
 }
 
+/* A close that is cancelled leaves the session open. */
 static void close_undo(struct sched *s, struct request *r)
 {
     struct session *session = r->state;
@@ -184,6 +193,8 @@ static void close_undo(struct sched *s, struct request *r)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* In the client's list, and so in its counts and freed with it; `opening` keeps others from finding
+ * it. */
 bool opening_begin(struct sched *s, struct request *r, const struct policy *policy,
                    enum session_sharing sharing, enum wire_priority priority, int *ret_err)
 {
@@ -275,6 +286,7 @@ static bool fork_work(struct sched *s, struct request *r)
 
     if (!has_room(s, r))
         return true;
+    /* A fork of a kept session is the connection's that asked for it, and not its holder's. */
     e = session_fork(r->session, s->last_session + 1, &copy);
     if (e == 0 && copy->client != r->client && (e = session_move(copy, r->client)) < 0)
         session_free(copy);
@@ -314,6 +326,7 @@ static int rewind_start(struct sched *s, struct request *r, const struct wire_re
     return 0;
 }
 
+/* Clients count tokens without those that fill up a document's last segment (memory_place). */
 static bool rewind_work(struct sched *s, struct request *r)
 {
     uint32_t n = r->last.u.rewound.n_tokens;
