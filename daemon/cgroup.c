@@ -27,6 +27,7 @@
 
 /* --- what the file says ----------------------------------------------------------------------- */
 
+/* Something stands before the suffix. */
 static bool ends_in(const char *s, size_t len, const char *suffix)
 {
     size_t n = strlen(suffix);
@@ -92,6 +93,7 @@ static void parse_path(const char *path, size_t len, struct cgroup_unit *ret)
         *ret = unit;
 }
 
+/* Units are known by the v2 hierarchy alone. */
 void cgroup_parse(const char *text, size_t len, struct cgroup_unit *ret)
 {
     static const char v2[] = "0::";
@@ -114,6 +116,7 @@ void cgroup_parse(const char *text, size_t len, struct cgroup_unit *ret)
 
 /* --- whose file it is ------------------------------------------------------------------------- */
 
+/* The clock that /proc/PID/stat counts ticks of, suspended time included. */
 uint64_t cgroup_clock_ns(void)
 {
     struct timespec t;
@@ -162,9 +165,11 @@ static int began_by(int folder, uint64_t by_ns)
     ticks = strtoull(at + 1, &end, 10);
     if (errno != 0 || *end != ' ')
         return -EPROTO;
+    /* It began before it connected, or the number is another one's by now. */
     return ticks <= by_ns / (CLOCK_S / (uint64_t)hz) ? 0 : -ESRCH;
 }
 
+/* An error counts as ended: nothing is known then. */
 static bool has_ended(int pidfd)
 {
     struct pollfd p = { .fd = pidfd, .events = POLLIN };

@@ -16,6 +16,7 @@
 
 TAILQ_HEAD(job_list, compiler_job);
 
+/* One thread: more of them would take CPUs from who computes. */
 struct compiler {
     const struct vocab *vocab;
     int bell;
@@ -50,6 +51,8 @@ static struct compiler_job *take(struct compiler *c)
     return best;
 }
 
+/* Without the lock. The trie is made with the first job: who uses no grammars pays nothing for
+ * it. */
 static int compile(struct compiler *c, struct compiler_job *job)
 {
     int e = 0;
@@ -86,6 +89,7 @@ static void *work(void *arg)
         job->err = compile(c, job);
         (void)pthread_mutex_lock(&c->lock);
         job->done = true;
+        /* Behind `done`: who wakes finds it. */
         (void)eventfd_write(c->bell, 1);
     }
     (void)pthread_mutex_unlock(&c->lock);
@@ -125,6 +129,7 @@ int compiler_new(const struct vocab *v, struct compiler **ret)
     return 0;
 }
 
+/* What is being compiled is waited for. */
 void compiler_free(struct compiler *c)
 {
     if (!c)
@@ -167,6 +172,7 @@ bool compiler_done(struct compiler *c, const struct compiler_job *job)
     return done;
 }
 
+/* False also when it is done: then it is the caller's anyway. */
 bool compiler_drop(struct compiler *c, struct compiler_job *job)
 {
     struct compiler_job *x;
@@ -181,6 +187,7 @@ bool compiler_drop(struct compiler *c, struct compiler_job *job)
     return x != NULL;
 }
 
+/* Without the lock: the caller has seen a job done, and it does not change after the first. */
 const struct trie *compiler_trie(const struct compiler *c)
 {
     return c->trie;

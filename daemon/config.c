@@ -1,3 +1,5 @@
+/* One table, options.def, from which all is made: the struct, the parser, help, the example and the
+ * man page. */
 #include "daemon/config.h"
 
 #include "daemon/draft.h"
@@ -70,6 +72,7 @@ int config_host_bytes(const struct config *c, uint64_t *ret, struct why *why)
 
 /* --- file and environment --------------------------------------------------------------------- */
 
+/* The environment that was handed over, and not getenv: tests have their own. */
 static const char *env_get(char *const *env, const char *name)
 {
     size_t n = strlen(name);
@@ -80,6 +83,7 @@ static const char *env_get(char *const *env, const char *name)
     return NULL;
 }
 
+/* kv-bytes: GISTD_KV_BYTES. */
 static void env_name(const char *option, char ret[64])
 {
     size_t n = (size_t)snprintf(ret, 64, "GISTD_%s", option);
@@ -137,6 +141,8 @@ static int check_together(const struct config *c, struct why *why)
     return 0;
 }
 
+/* Flags are scanned twice: first for what names the file, or needs none of it (--help), then over
+ * what file and environment say. */
 int config_load(struct config *c, int argc, char *const *argv, char *const *env, struct why *why)
 {
     int r, action = CONFIG_SERVE;

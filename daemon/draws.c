@@ -1,3 +1,6 @@
+/* The threads are the backend's workers, who have nothing else to do at that moment. `next` is all
+ * that they share: each answer is one worker's, and its request is nobody else's until backend_run
+ * returns. */
 #include "daemon/draws.h"
 
 #include "daemon/request.h"
@@ -48,6 +51,7 @@ static void draw_some(void *arg, uint32_t slice, uint32_t worker)
     uint32_t i;
 
     (void)worker;
+    /* Relaxed: only the number counts. What was drawn is seen after backend_run's barrier. */
     while ((i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->n)
         if (j->requests[i]->ops->draw)
             j->requests[i]->ops->draw(j->s, j->requests[i], j->rows[i],

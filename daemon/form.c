@@ -1,3 +1,6 @@
+/* In order: form_take, form_make until it is ready, form_fits; then for each token form_find and
+ * form_apply, or another token's work, form_may_go_on, form_push. `found` says that bits are those
+ * of the next token. */
 #include "daemon/form.h"
 
 #include "daemon/client.h"
@@ -25,7 +28,8 @@ static void fail(struct sched *s, struct request *r, int e, const char *why)
         request_fail(s, r, code, REQUEST_NO_NUMBERS, "%.300s", why);
 }
 
-/* Where in it the answer stands, and what may come next. */
+/* Where in it the answer stands, and what may come next. One piece, charged to the client: bits,
+ * one for each token of the vocabulary, lie behind the place. */
 static int make_room(struct sched *s, struct request *r, struct form *f)
 {
     size_t n_words = compiler_trie(s->grammars.compiler)->n_words;
@@ -40,6 +44,7 @@ static int make_room(struct sched *s, struct request *r, struct form *f)
     return 0;
 }
 
+/* The text is let go of as soon as the entry has a copy, which may be one that is shared. */
 int form_make(struct sched *s, struct request *r, struct form *f)
 {
     struct why why = { "" };
@@ -85,6 +90,8 @@ bool form_fits(struct sched *s, struct request *r, const struct form *f, struct 
     return false;
 }
 
+/* By the scheduler, or by the thread of masks during a step. An error waits until somebody asks
+ * (form_may_go_on), which may fail the request. */
 void form_find(struct form *f, struct form_limit limit)
 {
     /* This one can come: logits are there, or will be. */
@@ -126,11 +133,13 @@ bool form_whole(const struct form *f)
     return f->match && f->match->ends;
 }
 
+/* No way on: not even the end of the text need be sampled. */
 bool form_over(const struct form *f)
 {
     return f->match && f->match->n_ways == 0;
 }
 
+/* Half-made, too: what was not begun is NULL. */
 void form_fini(struct form *f, struct request *r)
 {
     if (f->text.account)

@@ -1,3 +1,6 @@
+/* A list, the newest first: what is asked for moves to the front, what nobody uses goes from the
+ * end. Bytes are counted by what an entry takes now, which changes when its job is done; so
+ * is_made() is the only place where an entry becomes made. */
 #include "daemon/grammars.h"
 
 #include <errno.h>
@@ -21,6 +24,7 @@ int grammars_bell(const struct grammars *g)
     return g->compiler ? compiler_bell(g->compiler) : -1;
 }
 
+/* The text stays as long as the entry: it is compared. */
 static size_t size_of(const struct grammars_entry *e)
 {
     return sizeof(*e) + e->job.len + (e->made && e->job.grammar ? e->job.grammar->bytes : 0);
@@ -82,6 +86,7 @@ void grammars_fini(struct grammars *g)
         drop(g, TAILQ_FIRST(&g->list));
 }
 
+/* To find it. Texts are compared in any case, so it may be a fast hash. */
 static XXH128_hash_t digest_of(const struct grammars_ask *ask)
 {
     return XXH3_128bits_withSeed(ask->text, ask->len, (uint64_t)ask->uid << 32 | ask->kind);
@@ -137,6 +142,8 @@ static int charge(struct grammars_entry *e, struct held_account *client)
     return r;
 }
 
+/* Charged before it is compiled, and again when its size is known (grammars_ready). One that fails
+ * to be charged is as it was, or gone if it is new. */
 int grammars_get(struct grammars *g, const struct grammars_ask *ask, struct grammars_entry **ret)
 {
     XXH128_hash_t digest = digest_of(ask);
@@ -192,6 +199,7 @@ void grammars_put(struct grammars *g, struct grammars_entry *e)
     if (!e)
         return;
     if (--e->n_users == 0) {
+        /* It was charged once, to the account of the user, however many of his answers use it. */
         (void)held_charge(e->account, &e->charged, 0);
         e->account = NULL;
         /* Compiled again, a hostile one takes its time again; but it is asked for again, too. */

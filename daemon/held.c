@@ -13,6 +13,7 @@ static const struct held_account *full_for(const struct held_account *a, size_t 
     return NULL;
 }
 
+/* Looked at first, and then charged to all or none. Less is never refused. */
 int held_charge(struct held_account *a, size_t *len, size_t n)
 {
     const struct held_account *full = n > *len ? full_for(a, n - *len) : NULL;
@@ -44,6 +45,7 @@ int held_move(struct held_account *from, struct held_account *to, size_t len)
     return r;
 }
 
+/* Charged before it is taken, so that no moment has more memory than is counted. */
 int held_resize(struct held_account *a, void **mem, size_t *len, size_t n)
 {
     size_t was = *len;

@@ -1,3 +1,6 @@
+/* Descriptors pass through three hands: the service manager has copies as long as it is not told to
+ * forget them, this process has those that it was started with, and the model may use one. So each
+ * that is of no use is forgotten there and closed here. */
 #include "daemon/keep.h"
 
 #include "daemon/log.h"
@@ -27,6 +30,8 @@ static bool wants(const struct config *c)
     return c->weight_keep == CONFIG_KEEP_YES ? notify_manager() : notify_store();
 }
 
+/* Before the sandbox, and before the model: what is not wanted goes now, or the memory would be
+ * there twice. */
 void keep_open(struct keep *k, const struct config *c)
 {
     uint32_t n;
@@ -72,6 +77,7 @@ void keep_settle(struct keep *k, const struct model *m)
             (void)why_set(&k->kept.not_kept, r, "the service manager can't be told: %s",
                           strerror(-r));
     }
+    /* Nothing is kept under that name: there is nothing to be forgotten later. */
     if (k->kept.used < 0 && (k->kept.fd < 0 || k->kept.not_kept.text[0]))
         k->name[0] = '\0';
     if (k->kept.not_kept.text[0])
@@ -79,6 +85,7 @@ void keep_settle(struct keep *k, const struct model *m)
     keep_close(k);
 }
 
+/* The memory is the machine's only when the manager's copy is closed as well. */
 void keep_leave(struct keep *k)
 {
     if (k->name[0])
@@ -88,6 +95,7 @@ void keep_leave(struct keep *k)
     k->kept.not_used.text[0] = k->kept.not_kept.text[0] = '\0';
 }
 
+/* Ours only: the mapping stays without a descriptor, and the manager has its own. */
 void keep_close(struct keep *k)
 {
     for (uint32_t i = 0; i < k->kept.n_found; i++)

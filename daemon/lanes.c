@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ops tells an initialised one from zeros: lanes_leave may be called before this. */
 void lanes_init(struct lanes *l, const struct request_ops *ops, lane_begin_fn *begin, uint32_t n)
 {
     *l = (struct lanes){ .ops = ops, .begin = begin, .n = n };
@@ -62,6 +63,8 @@ static bool has_place(const struct sched *s, const struct request *whole, const 
            owner_sessions(c->owner) + owner_lanes(c->owner) < s->owners.limits.sessions;
 }
 
+/* Into the scheduler's list and its client's, as any request, but not among the client's open ones:
+ * these are found by id, and counted. */
 static void insert(struct sched *s, struct lanes *l, struct lane *x)
 {
     struct request *r = &x->request;
@@ -77,7 +80,8 @@ static void insert(struct sched *s, struct lanes *l, struct lane *x)
     s->n_active++;
 }
 
-/* 0: it began, or there was nothing to do for it. */
+/* 0: it began, or there was nothing to do for it. Its id is the whole's, whose replies it sends;
+ * its deadline and its cancel are the whole's as well (request_unwanted). */
 static int begin(struct sched *s, struct request *whole, struct lanes *l)
 {
     struct lane *x = calloc(1, sizeof(*x));
@@ -106,6 +110,8 @@ static int begin(struct sched *s, struct request *whole, struct lanes *l)
     return 0;
 }
 
+/* A failure comes before anything else is begun: tell_whole left it here, since it was in a
+ * step. */
 int lanes_work(struct sched *s, struct request *whole, struct lanes *l)
 {
     const struct wire_rep *error = &l->error;
@@ -127,6 +133,7 @@ int lanes_work(struct sched *s, struct request *whole, struct lanes *l)
     return any;
 }
 
+/* No run of its own: it was in phase RUN only so that its memory could have some. */
 bool lanes_plan(struct sched *s, struct request *whole, uint32_t max, struct forward_run *ret)
 {
     (void)max;
@@ -159,6 +166,7 @@ static void tell_whole(struct sched *s, struct lane *x)
     memcpy(l->why, r->text, sizeof(l->why));
 }
 
+/* In place of giving a client's place back (request_drop). */
 void lane_free(struct sched *s, struct lane *x)
 {
     x->request.client->n_lanes--;

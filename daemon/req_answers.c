@@ -23,6 +23,8 @@ struct answers {
 
 /* --- start ------------------------------------------------------------------------------------ */
 
+/* The message goes with its frame, and later lanes begin when that is long gone. Pointers first,
+ * then the strings, in one piece. */
 static int copy_stops(struct answers *a)
 {
     uint32_t n = a->said.u.generate.n_stops;
@@ -91,6 +93,8 @@ static int take_pages(struct lane *l, uint32_t max_tokens)
     return l->of->n_open > 0 ? e : 0;
 }
 
+/* As generate_start, with a fork of the session and a copy of the grammar in place of what a client
+ * sends. The lane's request has the text only while generate_begin takes it. */
 static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
 {
     const struct answers *a = whole->state;

@@ -210,6 +210,7 @@ static void tell_progress(struct cache *c)
     c->progress = true;
 }
 
+/* The same walk from its beginning, now that the number is known that progress is told of. */
 static void begin_reading(struct cache *c)
 {
     c->counted = true;

@@ -33,6 +33,7 @@ struct embed {
 
 /* --- start ------------------------------------------------------------------------------------ */
 
+/* As a session has it of which nothing was said: all is kept, and the window is the limit. */
 static int read_policy(const struct sched *s, struct policy *ret)
 {
     return policy_read(&(struct wire_memory){ 0 }, NULL, s->config->segment, &s->served, ret, NULL);
@@ -150,6 +151,8 @@ static void fail_lane(struct sched *s, struct request *r, const struct embed *em
         request_fail_pages(s, r, &r->client->account, need, "reading a text of %u tokens", n);
 }
 
+/* Twice something to wait for: texts are encoded, then lanes read. What is in between is made
+ * once. */
 static bool embed_work(struct sched *s, struct request *r)
 {
     struct embed *em = r->state;
@@ -193,6 +196,8 @@ static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
     return e;
 }
 
+/* No row is made of outputs that nobody wants: for the last token's state only the last run of a
+ * text has one. */
 static bool embed_lane_plan(struct sched *s, struct request *r, uint32_t max,
                             struct forward_run *ret)
 {
@@ -213,7 +218,8 @@ static bool embed_lane_plan(struct sched *s, struct request *r, uint32_t max,
     return true;
 }
 
-/* Of a step's n outputs from `first` on: as many at once as fit where logits go. */
+/* Of a step's n outputs from `first` on: as many at once as fit where logits go. In doubles: a mean
+ * of thousands of floats would lose the last of them. */
 static int add_rows(struct sched *s, uint32_t first, uint32_t n, double *sum)
 {
     uint32_t n_embd = s->served.model->n_embd;
@@ -236,6 +242,8 @@ static int add_rows(struct sched *s, uint32_t first, uint32_t n, double *sum)
     return 0;
 }
 
+/* To unit length the mean's 1 / n makes no difference, so it is left out there. A row of zeros
+ * stays one. */
 static void pool_rows(const struct embed *em, const double *sum, uint32_t n, uint32_t n_embd,
                       float *to)
 {
@@ -307,6 +315,8 @@ static int send_rows(struct sched *s, struct request *r, struct embed *em, uint3
     return e;
 }
 
+/* Half the arena at most, so that the client reads one half while the other is filled; one row at
+ * least, which was found to fit (embed_start). */
 static int embed_flush(struct sched *s, struct request *r)
 {
     size_t row = s->served.model->n_embd * sizeof(float);

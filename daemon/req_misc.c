@@ -7,6 +7,8 @@
 
 /* --- Hello, Ping, Cancel ---------------------------------------------------------------------- */
 
+/* What a client may rely on is said one by one, and not by a version: `outputs`, `several` and the
+ * like are of what older daemons did not have. */
 static int hello_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
@@ -43,6 +45,7 @@ static int ping_start(struct sched *s, struct request *r, const struct wire_req 
     return 0;
 }
 
+/* Somebody else's work may be ended by who may see it: the same user, root and the daemon's own. */
 static struct request *at_work_on(const struct sched *s, const struct client *asks, uint64_t id)
 {
     const struct session *x = request_see_session(s, asks, id);
@@ -60,6 +63,7 @@ static int cancel_start(struct sched *s, struct request *r, const struct wire_re
     bool found = target && target != r && target->phase != REQUEST_LAST;
 
     (void)bulk;
+    /* From the first one on: how long a cancel takes is measured by it. */
     if (found && !target->cancelled)
         target->times.cancel_at = clock_ns();
     if (found)

@@ -43,6 +43,7 @@ struct score {
 
 /* --- start and work: as Append's, with windows ------------------------------------------------ */
 
+/* The ids stay where they were collected, and are looked through by slices (work). */
 static int read_ids(struct sched *s, struct request *r, struct score *sc)
 {
     if (!request_whole_ids(s, r, r->parts->len))

@@ -67,6 +67,8 @@ static int segments_start(struct sched *s, struct request *r, const struct wire_
                                                        .n_tokens = look_tokens(m),
                                                        .n_keys = look_keys(m),
                                                        .budget = m->policy.budget };
+    /* How long a row is packed depends on its numbers: what does not fit is asked for by the next
+     * request. */
     while (r->last.u.segment_map.n_row > 0 && !reply_fits(s, &r->last))
         r->last.u.segment_map.n_row /= 2;
     request_finish(s, r);

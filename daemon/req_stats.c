@@ -68,6 +68,8 @@ static void list_owners(const struct sched *s, const struct client *asks, struct
     ret->owner = t->owners;
 }
 
+/* Names are borrowed: of the session, its client's unit and the request's kind. So the reply is
+ * packed before anything else happens (stats_flush). */
 static struct wire_stats_session session_row(const struct client *c, const struct session *x)
 {
     const struct request *r = x->busy;
@@ -304,7 +306,9 @@ static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
     }
 }
 
-/* Lists for as many as there are. False: no memory, and the reply has none of them. */
+/* Lists for as many as there are. False: no memory, and the reply has none of them. Told is what
+ * the asker may know: first all of the daemon's, then what hide_found takes out, then lists by
+ * client_sees. */
 static bool make(struct sched *s, const struct client *asks, struct stats *t, struct wire_rep *rep)
 {
     uint32_t n_sessions = s->n_sessions < SESSIONS_LISTED ? s->n_sessions : SESSIONS_LISTED;
@@ -359,6 +363,7 @@ static int stats_flush(struct sched *s, struct request *r)
     return 0;
 }
 
+/* Nothing but a place for the lists: they are made when there is room to send them. */
 static int stats_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
@@ -381,6 +386,7 @@ static void stats_fini(struct request *r)
 
 /* --- Watch ------------------------------------------------------------------------------------ */
 
+/* No faster than an eye follows: each one walks over all sessions. */
 #define WATCH_MIN_MS     100u
 #define WATCH_DEFAULT_MS 1000u
 
@@ -425,6 +431,7 @@ static void free_state(struct request *r)
     free(r->state);
 }
 
+/* The scheduler sleeps by this: no event says that a Watch is due. */
 int request_watch_ms(const struct sched *s)
 {
     uint64_t due = UINT64_MAX;
@@ -441,6 +448,8 @@ int request_watch_ms(const struct sched *s)
 
 /* --- Trace ------------------------------------------------------------------------------------ */
 
+/* Rows borrow names from the trace. A reply that has to wait for room is packed again when there is
+ * some, and a name may be a later request's by then. */
 static int trace_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {

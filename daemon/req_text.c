@@ -41,6 +41,7 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     return e < 0 ? e : encode_take_text(&t->encode, r->parts, m->u.tokenize.special);
 }
 
+/* Whole slices until the end: a frame for each few ids would fill the ring. */
 static int tokenize_flush(struct sched *s, struct request *r)
 {
     struct tokenize *t = r->state;
@@ -132,6 +133,7 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
     r->state = d;
     if (!d)
         return -ENOMEM;
+    /* The ids are read where they lie, and not copied once more. */
     d->bulk = encode_text_take(parts);
     d->n = d->bulk.len / sizeof(uint32_t);
     d->ids = (const uint32_t *)(const void *)d->bulk.s;
@@ -166,6 +168,8 @@ static size_t whole_characters(const char *text, size_t n, size_t n_text)
     return n;
 }
 
+/* n_sent goes with each chunk: how many ids its text came from, those of half a character
+ * included. */
 static int send_chunk(struct sched *s, struct request *r, struct detokenize *d)
 {
     size_t n = d->n_text < REPLY_TEXT_MAX ? d->n_text : REPLY_TEXT_MAX;
