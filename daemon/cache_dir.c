@@ -16,6 +16,7 @@ bool cache_dir(const char *leaf, char ret[CACHE_DIR_MAX])
         const char *base = getenv(bases[i].name);
         size_t n = base ? strcspn(base, ":") : 0; /* systemd may name several folders */
 
+        /* A relative path would depend on where the daemon was started. */
         if (n == 0 || base[0] != '/' || n > OPTIONS_TEXT_MAX)
             continue;
         (void)snprintf(ret, CACHE_DIR_MAX, "%.*s/%s%s", (int)n, base, bases[i].below, leaf);

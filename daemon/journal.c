@@ -52,6 +52,7 @@ static size_t put_fields(char fields[FIELDS_MAX], int priority, const struct jou
     return n;
 }
 
+/* Gathered from where the parts lie: one datagram is one line, or none. */
 int journal_send(int fd, int priority, const struct journal_about *about, const char *text,
                  size_t n)
 {

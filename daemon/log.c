@@ -52,6 +52,7 @@ void log_open(enum log_level max)
 
 static const int priorities[] = { 3, 4, 6, 7 }; /* as of syslog(3) */
 
+/* journald reads a priority from a line's beginning; people and files get words. */
 static const char *line_head(enum log_level level)
 {
     static const char *const journal[] = { "<3>", "<4>", "<6>", "<7>" };
@@ -61,6 +62,7 @@ static const char *line_head(enum log_level level)
     return log_journal ? journal[level] : plain[level];
 }
 
+/* Cut at LOG_LINE_MAX, on the stack: a line is written where there may be no memory. */
 static void put_line(enum log_level level, const struct journal_about *about, const char *fmt,
                      va_list ap)
 {
@@ -92,6 +94,8 @@ void log_about(enum log_level level, const struct journal_about *about, const ch
     va_end(ap);
 }
 
+/* Nothing here that a signal handler may not call: no printf, no lock, and the journal's socket is
+ * left alone. */
 void log_in_signal(enum log_level level, const char *const *parts)
 {
     char line[LOG_LINE_MAX];
@@ -110,7 +114,9 @@ void log_in_signal(enum log_level level, const char *const *parts)
     (void)!write(STDERR_FILENO, line, n);
 }
 
-/* Takes one line of what the limit allows now. */
+/* Takes one line of what the limit allows now. A bucket that leaks, as one time: each line moves it
+ * LOG_PEER_NS ahead, and it may not be a burst ahead of now. A failed exchange has loaded the other
+ * thread's value. */
 static bool take_line(void)
 {
     uint64_t until = atomic_load(&peer_until), now = clock_ns(), next;
@@ -131,6 +137,7 @@ void log_peer_left_out(void)
         log_warning("%" PRIu64 " more lines about clients were left out: too many at once", n);
 }
 
+/* When the bucket has room for the line that says how many there were. */
 uint64_t log_peer_due_ns(void)
 {
     if (atomic_load(&peer_left_out) == 0)

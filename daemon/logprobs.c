@@ -1,9 +1,14 @@
+/* The row is copied before sampling changes it, and which token came of it is known later:
+ * logprobs_look, the pick, logprobs_push. Guessed tokens have their rows looked at one by one in
+ * the same order. */
 #include "daemon/logprobs.h"
 
 #include <assert.h>
 #include <math.h>
 #include <string.h>
 
+/* One piece: the row, then a number for each token that may wait, then n_top of them, then their
+ * ids. */
 int logprobs_init(struct logprobs *l, struct held_account *a, uint32_t n_vocab, uint32_t n_top,
                   uint32_t cap)
 {
@@ -29,6 +34,8 @@ void logprobs_fini(struct logprobs *l)
     *l = (struct logprobs){ .n = 0 };
 }
 
+/* Less the largest, or the exponentials would overflow. Summed in double: a vocabulary has 100,000
+ * terms and more. */
 double logprobs_sum(const struct sampler_math *math, const float *logits, uint32_t n,
                     float *scratch)
 {
@@ -48,7 +55,8 @@ void logprobs_look(struct logprobs *l, const struct sampler_math *math, const fl
     l->log_sum = logprobs_sum(math, logits, l->n_vocab, scratch);
 }
 
-/* The likeliest so far are kept in order; nearly all others are less than the last of them. */
+/* The likeliest so far are kept in order; nearly all others are less than the last of them. Of
+ * equals the one of the smaller id comes first. */
 static void take_top(struct logprobs *l, uint32_t *ids, float *values)
 {
     uint32_t n = 0;
@@ -82,6 +90,7 @@ void logprobs_push(struct logprobs *l, uint32_t id)
     l->own[l->n++] = (float)((double)l->row[id] - l->log_sum);
 }
 
+/* Tokens of a stop string, which may have gone out in part. */
 void logprobs_drop(struct logprobs *l, uint32_t n)
 {
     l->n = n < l->n ? l->n - n : 0;

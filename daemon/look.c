@@ -1,5 +1,6 @@
 #include "daemon/look.h"
 
+/* By what is in the sequence: ids that are to be read again are held in no way now. */
 uint32_t look_count(const struct memory *m)
 {
     const struct seq *s = m->seq;
@@ -37,6 +38,8 @@ static uint32_t ratio_of(const struct memory *m, uint32_t segment)
     return m->policy.spec.ratio << (rung - 1);
 }
 
+/* A packed segment with a key for each token is one that was closed short, which is stored as
+ * packed ones are. */
 struct wire_segment look_at(const struct memory *m, uint32_t segment)
 {
     const struct seq *s = m->seq;
@@ -66,6 +69,7 @@ uint32_t look_tokens(const struct memory *m)
     return n;
 }
 
+/* Positions are compact: where the next token would stand is how many keys there are. */
 uint32_t look_keys(const struct memory *m)
 {
     return seq_position(m->seq, m->seq->n_tokens) - m->seq->pos0;

@@ -14,6 +14,8 @@ struct job {
     struct form_limit limit;
 };
 
+/* Jobs pass to the thread as a whole, by n_jobs, and come back by it being 0. So the array needs no
+ * lock: only one of the two has it. */
 struct masker {
     struct job jobs[FORWARD_RUNS_MAX];
     uint32_t n; /* the scheduler's: that were added */
@@ -98,6 +100,8 @@ void masker_close(struct masker *m)
     free(m);
 }
 
+/* The form is borrowed until masker_wait. A step has FORWARD_RUNS_MAX runs at most, and a run one
+ * answer. */
 void masker_add(struct masker *m, struct form *f, struct form_limit limit)
 {
     if (!m)
@@ -116,6 +120,7 @@ void masker_go(struct masker *m)
     (void)pthread_mutex_unlock(&m->lock);
 }
 
+/* Called after each step, given up or not: nobody may touch a form before. */
 void masker_wait(struct masker *m)
 {
     if (!m || m->n == 0)

@@ -5,6 +5,7 @@
 static const double bounds[] = METER_BOUNDS;
 _Static_assert(sizeof(bounds) / sizeof(*bounds) == METER_BUCKETS - 1, "one bucket has no bound");
 
+/* Bounds are in seconds, as scrapers have them. */
 void meter_add(struct meter_histogram *h, uint64_t ns)
 {
     size_t i = 0;

@@ -15,6 +15,8 @@
  * would keep us here. */
 #define FORGET_US ((uint64_t)2000000)
 
+/* Once a percent, whoever calls it how often: a message to the manager is a system call, and a line
+ * of its log. */
 void notify_loading(unsigned percent)
 {
     static _Atomic unsigned last = UINT32_MAX;
@@ -48,6 +50,7 @@ void notify_watchdog(void)
     (void)sd_notify(0, "WATCHDOG=1");
 }
 
+/* 0: no watchdog is set. */
 uint64_t notify_watchdog_ns(void)
 {
     uint64_t us;
@@ -82,6 +85,8 @@ static int find_socket(char *const *names, int n)
     return found;
 }
 
+/* The variables stay: notify_take_kept reads them as well, and takes them out of the
+ * environment. */
 int notify_take_socket(void)
 {
     char **names = NULL;
@@ -131,6 +136,7 @@ bool notify_manager(void)
     return socket && *socket;
 }
 
+/* The manager says how many descriptors the unit may leave with it (FileDescriptorStoreMax=). */
 bool notify_store(void)
 {
     const char *max = getenv("FDSTORE");
@@ -149,6 +155,7 @@ int notify_keep(int fd, const char *name)
     return r < 0 ? r : r == 0 ? -ENOTCONN : 0;
 }
 
+/* The barrier: only when the manager has closed its copy is the memory free. */
 void notify_forget(const char *name)
 {
     if (sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name) > 0)

@@ -11,6 +11,8 @@ void pace_init(struct pace *p, uint32_t n_layers, uint32_t max_tokens)
     *p = (struct pace){ .n_layers = n_layers, .max_tokens = max_tokens };
 }
 
+/* The least of: what a layer's time allows, which all layers multiply; what a step's does, while
+ * somebody decodes; and a batch. */
 uint32_t pace_budget(const struct pace *p, bool decoding)
 {
     double most = p->ns_per_token > 0 ? (double)PACE_LAYER_NS * p->n_layers / p->ns_per_token
@@ -36,6 +38,8 @@ void pace_measured(struct pace *p, uint32_t n_tokens, uint64_t ns)
     p->ns_per_token = p->ns_per_token > 0 ? (1 - WEIGHT) * p->ns_per_token + WEIGHT * now : now;
 }
 
+/* A leaking bucket in time. frames_at is when it was last looked at, so that each nanosecond counts
+ * once, as earned here or as spent below. */
 bool pace_earned(struct pace *p, uint64_t now_ns)
 {
     uint64_t more = (now_ns - p->frames_at) / PACE_FRAMES_PART;
@@ -56,6 +60,7 @@ bool pace_spent(struct pace *p, uint64_t now_ns)
     return p->frames_ns > 0;
 }
 
+/* The bucket is full again: whoever comes next finds the daemon ready. */
 void pace_idle(struct pace *p)
 {
     p->frames_ns = PACE_FRAMES_NS_MAX;

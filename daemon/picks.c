@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* Made at start (picks_open): serving allocates nothing. */
 struct picks {
     struct sampler_ask asks[SCHED_LOGITS_ROWS];
     struct sampler_found found[SCHED_LOGITS_ROWS];
@@ -26,6 +27,7 @@ void picks_close(struct picks *p)
     free(p);
 }
 
+/* False as soon as one of them needs its row. */
 static bool ask_all(struct sched *s, struct request *const *requests, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {

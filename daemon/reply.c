@@ -33,6 +33,7 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
     return e < 0 ? e : wire_rep_pack(&s->packed, rep, frame, len, &again);
 }
 
+/* Packed for its length alone. */
 bool reply_fits(struct sched *s, const struct wire_rep *rep)
 {
     size_t len;
@@ -45,6 +46,8 @@ void reply_commit(struct request *r)
     chan_commit(r->client->chan);
 }
 
+/* For frames that waited in a backlog: protobuf's fields may come in any order, so the id is put
+ * before them. */
 int reply_frame(struct request *r, const uint8_t *frame, size_t len)
 {
     struct chan *chan = r->client->chan;
@@ -63,6 +66,7 @@ int reply_frame(struct request *r, const uint8_t *frame, size_t len)
     return 0;
 }
 
+/* What a kept session's answer says goes to its backlog, from which a connection takes it. */
 int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, const void *bulk)
 {
     uint8_t *to;
@@ -82,6 +86,7 @@ int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, c
 int reply_text(struct sched *s, struct request *r, const char *text, size_t n, const uint32_t *ids,
                uint32_t n_ids, uint32_t n_tokens, const struct logprobs *l)
 {
+    /* U+FFFD takes three bytes: room for a text of nothing but zeros. */
     char copy[3 * REPLY_TEXT_MAX + 1], *to = copy;
     struct wire_rep rep = { .id = r->id, .kind = WIRE_TEXT };
 
@@ -107,6 +112,8 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
     return reply_send(s, r, &rep, NULL);
 }
 
+/* Written where the client reads them, without a copy of both in between: ids (n), then
+ * log-probabilities (n). */
 int reply_scores(struct sched *s, struct request *r, const uint32_t *ids, const float *logprobs,
                  size_t first, uint32_t n)
 {

@@ -29,6 +29,8 @@ struct places {
 
 /* --- the files -------------------------------------------------------------------------------- */
 
+/* An error is kept and not returned: the list is made without a look at each, and looked at once,
+ * in limit_files. */
 static void add(struct places *p, enum landlock_may may, const char *path, size_t len)
 {
     if (len == 0 || p->err)
@@ -62,6 +64,7 @@ static void add_kept(struct places *p, const char *path)
     add_text(p, LANDLOCK_KEEP, path);
 }
 
+/* To be unlinked at the end, which is a right to its folder. */
 static void add_socket(struct places *p, const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -89,6 +92,8 @@ static void add_driver(struct places *p)
     add_text(p, LANDLOCK_WRITE, "/dev");
 }
 
+/* What is not there is no rule (landlock.c): a model that was named wrongly is for its loader to
+ * say. */
 static int limit_files(const struct config *c, const struct listener *l, const struct scrape *m,
                        bool driver, int *ret_abi)
 {
@@ -142,6 +147,8 @@ static int missing(const struct config *c, const char *what, int err, struct why
     return 0;
 }
 
+/* Files before system calls: the filter would deny those that Landlock is entered by. no_new_privs
+ * is what both of them ask for from who is not root. */
 int sandbox_enter(const struct config *c, const struct listener *l, const struct scrape *s,
                   struct why *why)
 {

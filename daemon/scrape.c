@@ -1,3 +1,7 @@
+/* An epoll set of its own, which stands in the control thread's as one descriptor: what happens
+ * among scrapers rings once there, and scrape_run does all of it. Nothing here waits for a peer, or
+ * for the scheduler: a connection whose request is whole `waits`, and all that do are answered with
+ * the same numbers. */
 #include "daemon/scrape.h"
 
 #include "base/clock.h"
@@ -23,6 +27,7 @@ enum { ABOUT_LISTENER = SCRAPE_MAX, ABOUT_TIMER };
  */
 #define RESUME_NS (CLOCK_S / 2)
 
+/* about: a connection's place, or one of the two above. */
 static int watch(struct scrape *s, int op, int fd, uint32_t about, uint32_t events)
 {
     struct epoll_event ev = { .events = events, .data.u32 = about };
@@ -46,6 +51,7 @@ static int set_access(const struct scrape *s, const struct config *c, const stru
     return chmod(s->path, mode) < 0 ? -errno : 0;
 }
 
+/* Access is set between bind and listen: nobody can connect before it is right. */
 static int make_socket(struct scrape *s, const struct config *c, const struct listener *l,
                        struct why *why)
 {
@@ -162,6 +168,7 @@ static void pause_accepting(struct scrape *s)
     set_timer(s);
 }
 
+/* A free place, else that of the one who is due first: scrapers that hang keep nobody out. */
 static void take_connection(struct scrape *s)
 {
     int sock = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -187,6 +194,8 @@ static void take_connection(struct scrape *s)
 
 /* --- requests and answers --------------------------------------------------------------------- */
 
+/* As much as the socket takes; the rest when it is writable. Closed behind the last byte, as
+ * HTTP/1.0 has it. */
 static void push(struct scrape *s, struct scrape_conn *c)
 {
     ssize_t n = send(c->sock, c->out + c->sent, c->n_out - c->sent, MSG_NOSIGNAL);
@@ -225,6 +234,8 @@ static void answer(struct scrape *s, struct scrape_conn *c, const char *status, 
         push(s, c);
 }
 
+/* m NULL: there are no numbers, while the model is loaded or the daemon stops. Each is told what
+ * his user may see. */
 void scrape_answer(struct scrape *s, const struct metrics *m)
 {
     for (uint32_t i = 0; i < SCRAPE_MAX; i++) {
@@ -288,6 +299,7 @@ static void on_readable(struct scrape *s, struct scrape_conn *c, bool hung_up)
     }
     c->n_in += (size_t)n;
     c->in[c->n_in] = '\0';
+    /* A zero byte would hide what stands behind it from the functions for strings. */
     if (strlen(c->in) != c->n_in)
         answer(s, c, "400 Bad Request", NULL, 0);
     else if (strstr(c->in, "\r\n\r\n") || strstr(c->in, "\n\n"))
@@ -296,6 +308,8 @@ static void on_readable(struct scrape *s, struct scrape_conn *c, bool hung_up)
         answer(s, c, "431 Request Header Fields Too Large", NULL, 0);
 }
 
+/* Its place may have been given to another one since the event was fetched: that one has nothing to
+ * read then, which recv() says. */
 static void on_event(struct scrape *s, const struct epoll_event *ev)
 {
     struct scrape_conn *c;

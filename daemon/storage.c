@@ -67,6 +67,7 @@ _Static_assert((int)CONFIG_IO_AUTO == IO_AUTO && (int)CONFIG_IO_URING == IO_URIN
                    (int)CONFIG_IO_THREADS == IO_THREADS,
                "the option's choices are the io's kinds");
 
+/* Why there is no io_uring is no error where threads will do. */
 static int open_io(struct served *b, const struct config *c)
 {
     const struct io_options io = { .kind = (enum io_kind)c->io };
@@ -77,6 +78,7 @@ static int open_io(struct served *b, const struct config *c)
     return r;
 }
 
+/* Limits first, then half of the disk: store_open has counted what is there. */
 static int open_store(struct served *b, const struct config *c, const char *path)
 {
     const struct store_limits limits = { .bytes = c->store_bytes,
@@ -150,6 +152,7 @@ static int choose_host(const struct served *b, const struct config *c, uint64_t 
                    *ret, room.bytes, room.cause);
 }
 
+/* Without it nothing would go to the store or come from there, so that is closed as well. */
 static void open_tier(struct served *b, const struct config *c, uint64_t host)
 {
     const struct tier_options o = { .store = b->store,
@@ -188,6 +191,8 @@ int storage_open(struct served *b, const struct config *c, struct why *why)
 /* The store first: what it calls back belongs to the tier. */
 void storage_close(struct served *b)
 {
+    /* Else memory and io are what the disk may still write to: they are left to the end of the
+     * process. */
     if (store_close(b->store)) {
         tier_close(b->tier);
         io_close(b->io);

@@ -1,3 +1,5 @@
+/* All texts' ids lie in one array, and each text knows where its own begin and end: requests read
+ * from there as they are, and a thousand short texts are no thousand arrays. */
 #include "daemon/texts.h"
 
 #include "daemon/sched.h"
@@ -23,6 +25,7 @@ static bool add_up(const struct request *r, const struct texts_said *said)
     return left == 0;
 }
 
+/* Before anything is kept: lengths are the peer's. */
 bool texts_check(struct sched *s, struct request *r, const struct texts_said *said)
 {
     if (said->n == 0) {
@@ -69,6 +72,7 @@ int texts_start(struct sched *s, struct request *r, struct texts *t, const struc
     return e;
 }
 
+/* Without what stands before each. */
 uint32_t texts_count(const struct texts *t, uint32_t i)
 {
     size_t n = t->list[i].end - t->list[i].first - t->has_before;
@@ -76,6 +80,7 @@ uint32_t texts_count(const struct texts *t, uint32_t i)
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
+/* The encoder takes one text at a time, so that no token reaches from one into the next. */
 static int encode_next(struct texts *t)
 {
     struct texts_one *x = &t->list[t->n_encoded];
@@ -92,7 +97,7 @@ static int encode_next(struct texts *t)
     return e;
 }
 
-/* 1: all of them are ids. */
+/* 1: all of them are ids. Many short texts, or a part of a long one. */
 static int encode_slice(struct texts *t)
 {
     size_t began = t->encode.n_ids;
@@ -123,6 +128,7 @@ static bool none_is_empty(struct sched *s, struct request *r, const struct texts
     return true;
 }
 
+/* True: all are there, and known. False: there is more to do, or it was answered. */
 bool texts_work(struct sched *s, struct request *r, struct texts *t)
 {
     int e = t->n_encoded == t->n ? 1 : encode_slice(t);

@@ -15,6 +15,7 @@ static struct trace_owner *find(struct trace *t, uid_t uid)
     return NULL;
 }
 
+/* used 0 is a place that nobody had, and so the first to be taken. */
 static struct trace_owner *take(struct trace *t, uid_t uid)
 {
     struct trace_owner *o = find(t, uid);
@@ -36,6 +37,7 @@ static void name(char to[TRACE_NAME], const char *from)
     request_label(to, TRACE_NAME, from);
 }
 
+/* When it ended, and its session is still known. What it never came to counts until now. */
 void trace_add(struct trace *t, const struct request *r, const char *ended)
 {
     struct trace_owner *o = take(t, r->client->uid);
@@ -68,6 +70,7 @@ void trace_add(struct trace *t, const struct request *r, const char *ended)
     name(row->ended, ended);
 }
 
+/* Its last reply had to wait, which is known only now: the row was made before. */
 void trace_out(struct trace *t, const struct request *r)
 {
     struct trace_owner *o = r->times.ring ? find(t, r->client->uid) : NULL;

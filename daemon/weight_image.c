@@ -42,6 +42,7 @@ bool weight_image_folder(const struct config *c, char ret[CACHE_DIR_MAX])
     return true;
 }
 
+/* Relaxed: nothing is read behind it, and the thread is joined. */
 static bool told_to_stop(void *arg)
 {
     struct weight_image *w = arg;
@@ -58,6 +59,7 @@ static void step_back(void)
     (void)syscall(SYS_ioprio_set, IOPRIO_WHO_THREAD, 0, IOPRIO_IDLE);
 }
 
+/* With an io of its own: the store's belongs to the scheduler. */
 static void *write_it(void *arg)
 {
     struct weight_image *w = arg;
@@ -88,7 +90,8 @@ static void *write_it(void *arg)
     return NULL;
 }
 
-/* Half of what is free is left to others. */
+/* Half of what is free is left to others. The folder may not be there yet: its nearest one that is
+ * lies on the same disk. */
 static bool has_room(const char *folder, size_t len)
 {
     char path[CACHE_DIR_MAX];
@@ -116,6 +119,7 @@ static bool is_there(const struct model *m, const char *folder)
     return true;
 }
 
+/* Only weights that lie in this machine's memory as they are packed, all of them. */
 static bool wanted(const struct config *c, const struct model *m, uint64_t load_ns,
                    const char *folder)
 {
