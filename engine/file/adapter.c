@@ -1,3 +1,11 @@
+/* engine/file/adapter.c - an adapter's file, checked against its model and packed into tiles.
+ *
+ * The file may come from anywhere: metadata are compared with tables of what there is, tensors with
+ * the shapes that the model asks for, and every name has to be one that was asked for. All tensors
+ * are walked over twice by the same functions: the first time without memory, where take() only
+ * counts, so that no size is computed in two ways. What the backend gets is packed on the host
+ * first.
+ */
 #include "engine/file/adapter.h"
 
 #include "engine/backend.h"
@@ -43,6 +51,7 @@ const char *adapter_projection_name(unsigned p)
     return projections[p];
 }
 
+/* In the order of the enum: q, k, v, o, gate, up, down. */
 void adapter_projection_shape(const struct model *m, unsigned p, uint32_t *ret_n_out,
                               uint32_t *ret_n_in)
 {
@@ -68,7 +77,8 @@ struct loader {
 
 /* --- metadata --------------------------------------------------------------------------------- */
 
-/* The index of the key's value in names. */
+/* The index of the key's value in names. The sentence has room for three names, which is what the
+ * longest table has. */
 static int read_choice(const struct loader *l, const char *key, const char *const *names,
                        unsigned n, unsigned *ret)
 {
@@ -95,6 +105,7 @@ static int read_numbers(const struct loader *l, const char *key, uint32_t lo, ui
         char *end;
         unsigned long v = strtoul(p, &end, 10);
 
+        /* strtoul takes signs and spaces, and wraps: so the first character is looked at, too. */
         if (end == p || *p < '0' || *p > '9' || v < lo || v > hi || n == max)
             return why_set(l->why, -EINVAL,
                            "%s: %s is \"%.40s\", expected up to %u numbers from %u to %u", l->path,
@@ -107,6 +118,7 @@ static int read_numbers(const struct loader *l, const char *key, uint32_t lo, ui
     return 0;
 }
 
+/* Exactly one: absent is no number here, where read_numbers takes it for none of them. */
 static int read_number(const struct loader *l, const char *key, uint32_t lo, uint32_t hi,
                        uint32_t *ret)
 {
@@ -119,6 +131,7 @@ static int read_number(const struct loader *l, const char *key, uint32_t lo, uin
     return r;
 }
 
+/* By digest, of which base_model may list several. Names are for the sentence alone. */
 static int check_model(const struct loader *l)
 {
     const char *digests = safetensors_meta(l->s, "base_model");
@@ -141,6 +154,8 @@ static int read_metadata(struct loader *l)
     unsigned method, mask, embedding;
     int r;
 
+    /* First of all: of another format or version nothing else can be expected to be as it is
+     * here. */
     if (!format || strcmp(format, "gist-adapter") != 0 || !version || strcmp(version, "1") != 0)
         return why_set(l->why, -EINVAL,
                        "%s: found format %.40s, version %.20s, expected gist-adapter, version 1",
@@ -194,6 +209,7 @@ static int find(struct loader *l, const char *name, uint32_t rows, uint32_t most
     return 0;
 }
 
+/* NULL while sizes are counted. Tensors begin on cache lines. */
 static void *take(struct loader *l, size_t bytes)
 {
     void *p = l->a->mem ? (uint8_t *)l->a->mem + l->used : NULL;
@@ -202,6 +218,7 @@ static void *take(struct loader *l, size_t bytes)
     return p;
 }
 
+/* To the backend, whose memory the host may not touch. */
 static int put(const struct loader *l, void *to, const void *from, size_t n)
 {
     int r = backend_put(l->m->backend, to, from, n);
@@ -229,6 +246,7 @@ static int read_rows(struct loader *l, const struct safetensors_tensor *t, void 
     return 0;
 }
 
+/* A vector, or a matrix that is looked up by rows (the gists' embedding): as it lies, in f32. */
 static int load_floats(struct loader *l, const struct safetensors_tensor *t, const float **ret)
 {
     size_t n = t->dims[0] * t->dims[1];
@@ -254,7 +272,8 @@ static int load_floats(struct loader *l, const struct safetensors_tensor *t, con
     return r;
 }
 
-/* Into tiles; as_f32: whatever it is in the file. */
+/* Into tiles; as_f32: whatever it is in the file. Low-rank parts are small and their products are
+ * added to the base model's, so they are not rounded. */
 static int load_matrix(struct loader *l, const struct safetensors_tensor *t, bool as_f32,
                        struct model_tensor *ret)
 {
@@ -281,6 +300,7 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
     if (floats)
         quant_dequantise_row(type, rows, (size_t)n_rows * n_cols, floats);
     for (uint32_t i = 0; i < tile_count(n_rows); i++) {
+        /* Lanes without a row become zeros (tile_pack). */
         const void *lanes[TILE_ROWS] = { NULL };
 
         for (uint32_t k = 0; k < TILE_ROWS && i * TILE_ROWS + k < n_rows; k++) {
@@ -307,6 +327,7 @@ struct found {
     const struct safetensors_tensor *w, *a, *b, *bias;
 };
 
+/* Low-rank parts come in twos: a's rows are the rank, and b's columns have to be as many. */
 static int find_projection(struct loader *l, uint32_t layer, unsigned which, struct found *ret)
 {
     uint32_t n_out, n_in, most = l->m->n_embd < ADAPTER_RANK_MAX ? l->m->n_embd : ADAPTER_RANK_MAX;
@@ -333,6 +354,7 @@ static int find_projection(struct loader *l, uint32_t layer, unsigned which, str
     return find(l, name, n_out, 0, 1, &ret->bias);
 }
 
+/* A part that the file leaves out stays zero in ret: the base model's is used. */
 static int load_projection(struct loader *l, uint32_t layer, unsigned which,
                            struct adapter_projection *ret)
 {
@@ -388,6 +410,8 @@ static bool is_projection(const char *name)
 /* A name that was not asked for is a mistake, or of a version that we don't know. */
 static int check_unknown(const struct loader *l)
 {
+    /* Every find() of a tensor that is there counts one, and no name comes twice (safetensors.h):
+     * so equal numbers mean that all were asked for. */
     if (l->n_used_tensors == safetensors_n(l->s))
         return 0;
     for (size_t i = 0; i < safetensors_n(l->s); i++) {
@@ -404,12 +428,14 @@ static int check_unknown(const struct loader *l)
                        "%s: tensor %.60s has no meaning in an adapter of %u layers", l->path, name,
                        l->a->n_layer);
     }
+    /* "layers.01.q.weight" is read as layer 1 by sscanf, but is not the name that was asked for. */
     return why_set(l->why, -EINVAL, "%s: found a tensor whose name is written in another way",
                    l->path);
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* Clients ask for an adapter by this name, so it says nothing of where the file is. */
 static void set_name(struct adapter *a, const char *path)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
@@ -439,12 +465,14 @@ static int load_all(struct loader *l)
         return r;
     a->mem_len = l->used;
     a->backend = l->m->backend;
+    /* Zeroed: an embedding that the file leaves out is zeros. */
     r = backend_alloc(a->backend, a->mem_len, &a->mem);
     if (r < 0)
         return why_set(l->why, r, "%s: no memory for %zu bytes", l->path, a->mem_len);
     return load(l);
 }
 
+/* The digest is read by the same descriptor as the tensors, so it is of what is computed with. */
 int adapter_open(const char *path, const struct model *m, struct adapter **ret, struct why *why)
 {
     struct safetensors *s = NULL;
@@ -477,6 +505,7 @@ void adapter_leave(struct adapter *a)
     a->mem = NULL;
 }
 
+/* Sessions have the address of a, and go on with what from has. */
 void adapter_take(struct adapter *a, struct adapter *from)
 {
     struct adapter was = *a;

@@ -1,3 +1,14 @@
+/* engine/file/feed.c - a ring of pieces, each read from the disk or copied from the page cache.
+ *
+ * States of a piece of the ring, and what makes the arrows:
+ *
+ *     NONE, READY --queue_direct--> OUT     --wait_out--> READY
+ *     NONE, READY --list_copy-----> TO_COPY --feed_end--> READY
+ *
+ * Pieces are asked for in order (next), and a place of the ring gets another one when all that it
+ * has was passed. READY has a result, which may be an error: it is looked at when
+ * the piece is wanted, as a file may be shorter than it was just where nobody comes to look.
+ */
 #include "engine/file/feed.h"
 
 #include "base/pages.h"
@@ -47,6 +58,7 @@ struct feed {
     uint64_t n_direct, n_cached; /* bytes */
 };
 
+/* Pieces are numbered from the file's beginning, so that reads are of whole, aligned blocks. */
 static struct piece *piece_of(struct feed *f, uint64_t k)
 {
     return &f->pieces[k % (f->ring_len / FEED_PIECE)];
@@ -116,6 +128,8 @@ static bool answers_at_once(const struct feed *f, uint64_t off)
     return preadv2(gguf_fd(f->g), &to, 1, (off_t)off, RWF_NOWAIT) == 1;
 }
 
+/* Some bytes over the whole of it, and all of them: half a file from the disk is worth a direct
+ * way. */
 static bool seems_cached(struct feed *f)
 {
     uint32_t n = 0;
@@ -132,6 +146,7 @@ int feed_open(const struct gguf *g, struct backend *b, const struct feed_options
               struct feed **ret, struct why *why)
 {
     struct feed *f = calloc(1, sizeof(*f));
+    /* What is looked at may touch a piece more at either end; two more are read meanwhile. */
     size_t ahead = o->ahead ? o->ahead : AHEAD_BYTES, least = o->longest + 4 * FEED_PIECE, n;
     int r;
 
@@ -153,6 +168,7 @@ int feed_open(const struct gguf *g, struct backend *b, const struct feed_options
         feed_close(f);
         return why_set(why, r, "%s: no memory to read it ahead: %s", gguf_label(g), strerror(-r));
     }
+    /* Where it can't be had all works as well, by the page cache. */
     if (o->direct || f->end - f->pos >= SMALL_BYTES)
         open_direct(f, o->io);
     *ret = f;
@@ -210,6 +226,7 @@ static bool is_cached(struct feed *f, uint64_t k)
     return pages.cached * page >= range.len;
 }
 
+/* To whole blocks, past the file's end in the last piece: the read is short there, and right. */
 static int queue_direct(struct feed *f, uint64_t k)
 {
     struct io_op op = { .code = IO_READ,
@@ -252,6 +269,8 @@ static void ask(struct feed *f, uint64_t need)
             if (queue_direct(f, k) < 0)
                 break; /* as many are out as may be */
             queued = true;
+            /* Beyond AHEAD_CACHED nothing is copied, and next waits at this piece: direct ones
+             * behind it wait, too, until it is near. */
         } else if (k * FEED_PIECE < need || k * FEED_PIECE < f->pos + AHEAD_CACHED || !f->io) {
             list_copy(f, k);
         } else {
@@ -265,6 +284,7 @@ static void ask(struct feed *f, uint64_t need)
 
 /* --- looking ---------------------------------------------------------------------------------- */
 
+/* By any of the host threads. A short result is an error of who looks, not of who reads ahead. */
 static int64_t copy_piece(struct feed *f, uint64_t k)
 {
     uint8_t *to = memory_of(f, k * FEED_PIECE);
@@ -284,6 +304,8 @@ static int64_t copy_piece(struct feed *f, uint64_t k)
     return (int64_t)done;
 }
 
+/* Lists what feed_slice copies. Nothing is asked for between this and feed_end, so the list
+ * stays. */
 uint32_t feed_begin(struct feed *f)
 {
     ask(f, f->pos);
@@ -308,6 +330,7 @@ static void copy_slice(void *arg, uint32_t slice, uint32_t worker)
     feed_slice(arg, slice);
 }
 
+/* Whatever comes back meanwhile is noted too, in any order. */
 static int wait_out(struct feed *f, uint64_t k)
 {
     struct io_done done[16];
@@ -370,6 +393,7 @@ int feed_look(struct feed *f, size_t n, const uint8_t **ret)
     return 0;
 }
 
+/* Frees the ring's places: the next ask() may have them written over. */
 void feed_pass(struct feed *f, size_t n)
 {
     f->pos += n;

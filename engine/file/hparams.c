@@ -1,3 +1,11 @@
+/* engine/file/hparams.c - keys that are needed, keys that are refused, and the rest, which is not
+ * read.
+ *
+ * Everything comes from a file that anybody may have written, and is the base of all sizes: each
+ * number is held to bounds before it takes part in another one. A key that is not known is ignored,
+ * as files have many that say nothing about the computation; those that would change it are listed
+ * (others).
+ */
 #include "engine/file/hparams.h"
 
 #include "base/utf8.h"
@@ -29,7 +37,8 @@ struct keys {
     char key[128];      /* the last one built */
 };
 
-/* "head_count" to "llama.head_count". Names are our own constants and short. */
+/* "head_count" to "llama.head_count". Names are our own constants and short. Good until the next
+ * one is built: sentences use it at once. */
 static const char *key_of(struct keys *k, const char *name)
 {
     (void)snprintf(k->key, sizeof(k->key), "%s.%s", k->prefix, name);
@@ -152,12 +161,15 @@ static const struct {
     { "rope.scaling.alpha", 0 },
 };
 
+/* -ENOTSUP and not -EINVAL: the file is good, and the model is not one of ours. */
 static int refuse_value(struct keys *k, const char *key, double v, const char *supported)
 {
     return why_set(k->why, -ENOTSUP, "%s: %s is %g, supported: %s", gguf_label(k->g), key, v,
                    supported);
 }
 
+/* A value that is no number (an array, say) can't be compared with the one that means "none", and
+ * is refused as well. */
 static int refuse_others(struct keys *k, const struct model *m)
 {
     double scale = 1 / sqrt(m->head_dim), v;
@@ -176,6 +188,7 @@ static int refuse_others(struct keys *k, const struct model *m)
         return why_set(k->why, -ENOTSUP, "%s: %s is not a single number, supported: %s",
                        gguf_label(k->g), key, text);
     }
+    /* In f32 by whoever wrote it, so equal to rounding. */
     key = key_of(k, "attention.scale");
     if (read_number(k->g, key, &v) == 0 && v != 0 && !(fabs(v - scale) < 1e-6))
         return refuse_value(k, key, v, "1 / sqrt(head size)");
@@ -187,6 +200,7 @@ static int refuse_others(struct keys *k, const struct model *m)
     return 0;
 }
 
+/* Before all else: the other keys of a part are missing or right, and the tensors are elsewhere. */
 static int refuse_split(struct keys *k)
 {
     uint32_t n;
@@ -210,6 +224,8 @@ static int require_multiple(struct keys *k, const char *name, uint32_t v, uint32
 
 static int read_head_dim(struct keys *k, struct model *m)
 {
+    /* What a file leaves out is n_embd / n_head, which need not be what the heads' sizes add up to:
+     * then it says so by key_length. */
     uint32_t value_len, rope_dim, def = m->n_embd / m->n_head;
     int e;
 
@@ -230,6 +246,7 @@ static int read_head_dim(struct keys *k, struct model *m)
         return why_set(k->why, -ENOTSUP,
                        "%s: keys of %u and values of %u a head, supported: equal lengths",
                        gguf_label(k->g), m->head_dim, value_len);
+    /* A head that is turned in part would need kernels that leave the rest of it alone. */
     if (rope_dim != m->head_dim)
         return why_set(k->why, -ENOTSUP,
                        "%s: %s.rope.dimension_count is %u, supported: the whole head of %u",
@@ -240,6 +257,7 @@ static int read_head_dim(struct keys *k, struct model *m)
     return e;
 }
 
+/* Without head_count_kv each query head has keys of its own. */
 static int read_sizes(struct keys *k, struct model *m)
 {
     int e = read_u32(k, "block_count", 0, 1, HPARAMS_LAYERS_MAX, &m->n_layer);

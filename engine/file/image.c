@@ -1,3 +1,9 @@
+/* engine/file/image.c - the header of an image: written, and compared.
+ *
+ * What a header has to be is made once more from the file that is there (frame), and compared with
+ * the one that was found field by field: so nothing that was found is a size or an offset of
+ * anything that is read here.
+ */
 #include "engine/file/image.h"
 
 #include <errno.h>
@@ -6,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* As it lies in the file, on a little-endian machine; the asserts are the drawing of image.h. */
 struct header {
     char magic[8];
     uint32_t version, zero;
@@ -28,6 +35,7 @@ _Static_assert(sizeof(struct header) == IMAGE_HEADER, "format");
 
 static const char magic[8] = { 'g', 'i', 's', 't', 'd', 'w', 't', 's' };
 
+/* Up to where the arena begins. */
 size_t image_head_len(const struct packed *a)
 {
     size_t n = IMAGE_HEADER + a->n_sums * sizeof(struct packed_sum);
@@ -50,6 +58,7 @@ static bool same(const struct packed_sum *a, const struct packed_sum *b)
     return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+/* Of all that stands before it. */
 static struct packed_sum check_of(const struct header *h)
 {
     return packed_hash(h, offsetof(struct header, check));
@@ -88,9 +97,11 @@ static void frame(const struct image_of *of, struct header *ret)
     ret->mtime_s = of->mtime_s;
     ret->mtime_ns = of->mtime_ns;
     ret->ino = of->ino;
+    /* For people who find the image. It may be cut, and is not compared: a file may be moved. */
     (void)snprintf(ret->path, sizeof(ret->path), "%s", gguf_path(of->file));
 }
 
+/* model.digest is text, as people see it; images have bytes. */
 static void digest_from_text(const char text[DIGEST_LEN], struct packed_sum *ret)
 {
     for (size_t i = 0; i < sizeof(ret->bytes); i++) {
@@ -134,6 +145,8 @@ static int check_version(const char *label, const struct header *h, struct why *
     return 0;
 }
 
+/* Sizes are equal or the image is of no use: who opened it has mapped or read as much as `want`
+ * says. */
 static int check_place(const char *label, const struct header *h, const struct header *want,
                        struct why *why)
 {
@@ -143,6 +156,8 @@ static int check_place(const char *label, const struct header *h, const struct h
     return 0;
 }
 
+/* By what stat says, and the header's digest: to hash all of the file would take as long as to read
+ * it. */
 static int check_file(const char *label, const struct header *h, const struct header *want,
                       struct why *why)
 {

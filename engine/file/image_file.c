@@ -1,3 +1,4 @@
+/* engine/file/image_file.c - where images are found, and how a new one comes to its name. */
 #include "engine/file/image_file.h"
 
 #include "base/files.h"
@@ -30,7 +31,9 @@ static int name_of(const struct gguf *g, char ret[64], struct why *why)
 
 /* --- taking one up ---------------------------------------------------------------------------- */
 
-/* Whoever can write to it could have us compute anything. */
+/* Whoever can write to it could have us compute anything. Asked of the descriptor, so it is this
+ * file, whatever the name leads to by now. Its length has to be exact: what is mapped or read
+ * behind this lies in it. */
 static int check_owner(const char *folder, int fd, size_t len, struct why *why)
 {
     struct stat st;
@@ -69,6 +72,7 @@ int image_file_open(const char *folder, const struct image_of *of, struct image_
         return r;
     if ((size_t)snprintf(path, sizeof(path), "%s/%s", folder, name) >= sizeof(path))
         return why_set(why, -ENAMETOOLONG, "images in %s: the path is too long", folder);
+    /* A link or a FIFO of that name is refused and waited for by nobody. */
     f.fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (f.fd < 0)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
@@ -85,6 +89,8 @@ int image_file_open(const char *folder, const struct image_of *of, struct image_
         image_file_close(&f);
         return r;
     }
+    /* For streams, which read past the page cache. A mapping of the descriptor is as it would be
+     * without. */
     set_direct(f.fd);
     *ret = f;
     return 0;
@@ -121,6 +127,7 @@ static int allocate(int fd, size_t len)
     return -r;
 }
 
+/* What fails here is mostly the folder or the disk: the sentence says what can be set. */
 int image_new_open(const char *folder, const struct image_of *of, struct image_new *ret,
                    struct why *why)
 {
@@ -165,6 +172,8 @@ static int give_name(const struct image_new *n)
     return fsync(n->folder) < 0 ? -errno : 0;
 }
 
+/* The head last, and synced with all the rest before there is a name: who finds an image finds all
+ * of it. */
 int image_new_publish(struct image_new *n, const struct image_of *of, const char digest[DIGEST_LEN],
                       const struct packed_sum *sums, struct why *why)
 {
@@ -184,6 +193,7 @@ int image_new_publish(struct image_new *n, const struct image_of *of, const char
     return r < 0 ? why_set(why, r, "the image of %s: %s", gguf_label(of->file), strerror(-r)) : 0;
 }
 
+/* One that was not published goes with its descriptor. */
 void image_new_close(struct image_new *n)
 {
     if (n->fd >= 0)

@@ -1,3 +1,5 @@
+/* engine/file/image_make.c - an image packed straight into its file, for models that do not fit
+ * into memory: the pages of a shared mapping go to the disk as they are filled. */
 #include "engine/file/image_make.h"
 
 #include "engine/backend.h"
@@ -43,6 +45,8 @@ int image_make(const char *folder, const struct image_of *of, struct weights *w,
     } else {
         uint8_t *arena = map + image_head_len(of->packed);
 
+        /* Such weights are read to memory of the host's when they are used, so the backend has to
+         * compute there. */
         if (backend_host(b, arena) == arena)
             r = fill(&n, of, w, b, progress, arena, why);
         else

@@ -1,3 +1,4 @@
+/* engine/file/image_map.c - maps an image, has all of its pages come, and compares them. */
 #include "engine/file/image_map.h"
 
 #include "base/pages.h"
@@ -12,6 +13,7 @@
 #define MADV_POPULATE_READ 22
 #endif
 
+/* A slice of the host threads. */
 #define POPULATE_BYTES ((size_t)16 << 20)
 
 /* At a multiple of 2 MiB, as the arena is in the file: only there a huge page of the page cache is
@@ -71,7 +73,9 @@ int image_map_open(const struct image_file *f, const struct packed *p, struct ba
         image_map_close(&m);
         return -ENOTSUP;
     }
+    /* Where the file system has huge pages. Not having them costs some speed. */
     (void)madvise(m.at, m.len, MADV_HUGEPAGE);
+    /* Pages first, then the comparison: that would meet a bad page as SIGBUS. */
     all.at = m.at;
     backend_run(b, populate, &all, (uint32_t)((m.len + POPULATE_BYTES - 1) / POPULATE_BYTES));
     r = atomic_load_explicit(&all.result, memory_order_relaxed);

@@ -1,4 +1,6 @@
-/* Through the page cache: the next start, which maps the image, finds it there. What is dirty is
+/* engine/file/image_write.c - writes an image behind a daemon that serves already.
+ *
+ * Through the page cache: the next start, which maps the image, finds it there. What is dirty is
  * bounded, or the kernel would stop other writers of the disk for ours.
  */
 #include "engine/file/image_write.h"
@@ -7,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* After each piece a stop is heard; after DIRTY_MOST, a multiple of it, all is synced. */
 #define PIECE      ((size_t)4 << 20)
 #define DIRTY_MOST ((size_t)64 << 20)
 
@@ -55,7 +58,8 @@ static int write_arena(const struct image_write *w, int fd)
     return 0;
 }
 
-/* Piece by piece, so that a stop is soon heard. */
+/* Piece by piece, so that a stop is soon heard. On this thread alone (NULL for a backend): the host
+ * threads are the scheduler's. */
 static int sum_all(const struct image_write *w, struct packed_sum *ret)
 {
     for (uint32_t i = 0; i < w->of->packed->n_sums; i++) {

@@ -1,3 +1,5 @@
+/* engine/file/kept.c - tries what was found, one after the other, and describes what is to be
+ * kept. */
 #include "engine/file/kept.h"
 
 #include <errno.h>
@@ -17,6 +19,8 @@ static int check(struct backend *b, const struct image_of *of, const uint8_t *ba
     return r;
 }
 
+/* Not -ENOENT but a sentence for each cause: it is shown once, in the log, of the last one that
+ * failed. */
 static int take_one(struct backend *b, int fd, const struct image_of *of, void **ret_base,
                     char ret_digest[DIGEST_LEN], struct why *why)
 {
@@ -43,6 +47,7 @@ int kept_take(struct kept *k, struct backend *b, const struct image_of *of, void
               char ret_digest[DIGEST_LEN], struct why *why)
 {
     for (uint32_t i = 0; i < k->n_found; i++) {
+        /* why_set keeps the first sentence, and the last descriptor's is wanted. */
         k->not_used.text[0] = '\0';
         if (take_one(b, k->found[i], of, ret_base, ret_digest, &k->not_used) < 0)
             continue;
@@ -52,6 +57,7 @@ int kept_take(struct kept *k, struct backend *b, const struct image_of *of, void
     return why_set(why, -ENOENT, "no kept weights: %s", k->not_used.text);
 }
 
+/* Head and arena in one memfd, so that what comes back says itself what it is. */
 int kept_alloc(struct kept *k, struct backend *b, const struct packed *packed, void **ret_base)
 {
     int r = backend_alloc_kept(b, image_len(packed), ret_base, &k->fd);
@@ -78,6 +84,7 @@ void kept_finish(struct kept *k, struct backend *b, const struct image_of *of, i
         packed_sums(of->packed, b, (uint8_t *)base + image_head_len(of->packed), 0,
                     of->packed->n_sums, sums);
         image_describe(of, digest, sums, base);
+        /* Described before it is sealed: nothing can be written behind that. */
         r = b->ops->seal_kept(b, base, image_len(of->packed), k->fd);
     }
     free(sums);

@@ -1,3 +1,14 @@
+/* engine/file/model.c - opens a model: a plan from the header, then its weights from where they are
+ * there soonest.
+ *
+ *     weight_bytes < the weights   -> an image, streamed      (load_streamed)
+ *     kept by the service manager  -> mapped, no file is read  (take_kept)
+ *     an image in the folder       -> mapped, read if need be  (take_mapped)
+ *     else                         -> the GGUF file, packed    (read_weights)
+ *
+ * What is found is compared with the plan and with the state of the file; one that will not do is
+ * passed over for the next, and only the last one's errors are the caller's.
+ */
 #include "engine/file/model.h"
 
 #include "engine/backend.h"
@@ -50,6 +61,7 @@ static int set_rope(struct model *m, float scale, const float *stored, struct wh
     return 0;
 }
 
+/* Before any weight is read: who changes the file meanwhile makes another state than this one. */
 static int identify(struct model *m, struct why *why)
 {
     int e = image_identify(&m->packed, m->file, &m->of);
@@ -57,6 +69,7 @@ static int identify(struct model *m, struct why *why)
     return e < 0 ? why_set(why, e, "%s: %s", gguf_label(m->file), strerror(-e)) : 0;
 }
 
+/* Kept memory begins with a head, which the weights stand behind. */
 static int set_block(struct model *m, void *block, size_t head, size_t len, enum model_from from)
 {
     m->block = block;
@@ -106,6 +119,7 @@ static int read_weights(struct model *m, struct weights *w, const struct image_o
         e = alloc_weights(m, o->kept, why);
     if (e == 0)
         e = weights_read(w, m->backend, m->mem, o->progress, m->digest);
+    /* Also when reading failed: it closes the descriptor then. */
     if (o->kept && o->kept->fd >= 0)
         kept_finish(o->kept, m->backend, of, e, m->digest, m->block);
     return e;
@@ -151,12 +165,15 @@ static int load_streamed(struct model *m, struct weights *w, const struct image_
                        "stay in memory is read from an image of them, which needs a folder: set "
                        "weight-cache",
                        gguf_label(m->file), m->packed.len);
+    /* What was kept is all of the weights in memory, which is what the option says no to. */
     if (o->kept && o->kept->n_found > 0)
         (void)why_set(&o->kept->not_used, 0, "weight-bytes is less than they take");
     e = o->room ? o->room(o->room_arg, why) : 0;
     if (e != 0)
         return e;
     e = take_image(m, w, o, of, &first);
+    /* Those four are an image that a new one may take the place of. Of others a new one would not
+     * be better off. */
     if (e != -ENOENT && e != -ESTALE && e != -EBADMSG && e != -EPERM)
         return e ? why_set(why, e, "%s", first.text) : 0;
     e = image_make(o->images, of, w, m->backend, o->progress, why);
@@ -190,6 +207,7 @@ static int take_mapped(struct model *m, struct weights *w, const struct model_op
                       e == -EBADMSG ? "its weights are damaged" : strerror(-e));
         return -ENOENT;
     }
+    /* block stays NULL: the mapping is given back by image_map_close. */
     m->mem = m->map.arena;
     m->mem_len = m->packed.len;
     m->from = MODEL_FROM_IMAGE;
@@ -203,6 +221,7 @@ static int load(struct model *m, struct weights *w, const struct model_options *
     const struct feed_options read = { .io = o->io };
     int e;
 
+    /* Of this call: the plan is not looked at behind it. */
     w->read = &read;
     if (o->weight_bytes && o->weight_bytes < m->packed.len)
         return load_streamed(m, w, &m->of, o, why);
@@ -237,6 +256,7 @@ int model_open_as(const char *path, struct backend *b, const struct model_option
         e = set_rope(m, scale, factors, why);
     if (e != 0)
         goto fail;
+    /* Tied: one matrix is both. Behind load, which has set the pointers. */
     if (!m->output.data)
         m->output = m->embd;
     weights_fini(&w);
@@ -255,6 +275,7 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
     return model_open_as(path, b, &(struct model_options){ .progress = progress }, ret_model, why);
 }
 
+/* A model without a file of its own, which model_close does not mind. */
 int model_shape(const struct gguf *g, struct model **ret, struct why *why)
 {
     struct model *m = calloc(1, sizeof(*m));
@@ -287,6 +308,7 @@ int model_check(const struct gguf *g, struct why *why)
     return e;
 }
 
+/* One of the three has the weights; the others have nothing to give back. */
 void model_leave(struct model *m)
 {
     stream_close(m->stream); /* has what mem points to */

@@ -1,3 +1,4 @@
+/* engine/file/packed.c - places of tensors in the arena, and the digests of its pieces. */
 #include "engine/file/packed.h"
 
 #include "engine/backend.h"
@@ -20,6 +21,7 @@ struct packed_sum packed_hash(const void *bytes, size_t len)
     XXH128_canonical_t c;
     struct packed_sum s;
 
+    /* Canonical: the same bytes on every machine. */
     _Static_assert(sizeof(c.digest) == sizeof(s.bytes), "a sum is a digest");
     XXH128_canonicalFromHash(&c, XXH3_128bits(bytes, len));
     memcpy(s.bytes, c.digest, sizeof(s.bytes));
@@ -38,6 +40,8 @@ struct record {
 };
 _Static_assert(sizeof(struct record) == 112, "no padding: all of it is hashed");
 
+/* The tensor becomes part of the layout's digest. The file's type number and not ours, which may
+ * move. */
 static void note(struct packed *a, const struct packed_item *item, size_t off, size_t len)
 {
     struct record r = { .before = a->layout,
@@ -60,6 +64,7 @@ int packed_open(struct packed *a, uint32_t n_layer)
     a->extents = calloc((size_t)n_layer + PACKED_LAYERS, sizeof(*a->extents));
     if (!a->extents)
         return -ENOMEM;
+    /* What the first record stands behind: so another version of tiles is another layout. */
     a->layout = packed_hash(version, sizeof(version));
     return 0;
 }
@@ -70,7 +75,8 @@ void packed_close(struct packed *a)
     *a = (struct packed){ .n_extents = 0 };
 }
 
-/* What lies behind the last tensor of an extent, up to its neighbour, belongs to nobody. */
+/* What lies behind the last tensor of an extent, up to its neighbour, belongs to nobody. Its sums
+ * are numbered behind those of the extents before it. */
 static void finish_extent(struct packed *a)
 {
     struct packed_extent *e = &a->extents[a->n_extents - 1];
@@ -80,6 +86,7 @@ static void finish_extent(struct packed *a)
     a->len = round_up(e->off + e->len, PACKED_ALIGN);
 }
 
+/* In order, each once, also one without bytes: an extent's number is its index. */
 void packed_begin(struct packed *a, uint32_t extent, size_t piece)
 {
     assert(extent == a->n_extents && piece > 0);

@@ -1,3 +1,8 @@
+/* engine/file/quant.c - blocks as files have them, half precision, and whether values are numbers.
+ *
+ * Values are ggml's to the bit, so that a model answers here what it answers there: products are
+ * made in its order, and this file is compiled without contraction (Makefile).
+ */
 #include "engine/file/quant.h"
 
 #include <errno.h>
@@ -32,6 +37,7 @@ const struct quant_info *quant_info(enum quant type)
     return &infos[type];
 }
 
+/* -ENOTSUP for what ggml has and we have not; a file's number, so not an assert. */
 int quant_from_gguf(uint32_t gguf_type, enum quant *ret_type)
 {
     for (int t = 0; t < QUANT__N; t++) {

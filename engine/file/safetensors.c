@@ -1,3 +1,10 @@
+/* engine/file/safetensors.c - a header of JSON, by hand.
+ *
+ * The format needs objects, strings and whole numbers, nested two deep: less than a library's
+ * parser is, and no recursion that a file could drive. The header is one buffer with a NUL behind
+ * it, which no rule accepts: so every loop over characters ends there, and a string is decoded
+ * where it stands, since what an escape becomes is never longer than the escape.
+ */
 #include "engine/file/safetensors.h"
 
 #include "base/hex.h"
@@ -40,6 +47,7 @@ struct parser {
     char *p, *end; /* *end is NUL */
 };
 
+/* Where the parser stands is what is wrong. */
 static int bad(struct parser *j, const char *expected)
 {
     if (j->p >= j->end)
@@ -56,6 +64,7 @@ static void skip_space(struct parser *j)
         j->p++;
 }
 
+/* Takes the character if it is this one. */
 static bool next_is(struct parser *j, char c)
 {
     skip_space(j);
@@ -118,7 +127,8 @@ static int read_escape(struct parser *j, char **to)
     return 0;
 }
 
-/* Decoded where it stands, and ended by a NUL in the place of its quote. */
+/* Decoded where it stands, and ended by a NUL in the place of its quote. Bytes from 0x80 on are not
+ * looked at: a name that is no UTF-8 is none that is asked for. */
 static int read_string(struct parser *j, const char **ret)
 {
     char *to;
@@ -152,6 +162,7 @@ static int read_number(struct parser *j, uint64_t *ret)
     if (*j->p < '0' || *j->p > '9')
         return bad(j, "a whole number");
     for (; *j->p >= '0' && *j->p <= '9'; j->p++) {
+        /* So that ten times that and a digit fit. */
         if (v > (UINT64_MAX - 9) / 10)
             return bad(j, "a smaller number");
         v = 10 * v + (uint64_t)(*j->p - '0');
@@ -239,6 +250,7 @@ static int read_meta(struct parser *j, void *arg, const char *key)
     return r;
 }
 
+/* A tensor's fields, which may come in any order. */
 struct record {
     struct safetensors_tensor t;
     uint64_t span[2];
@@ -329,11 +341,13 @@ static int read_tensor(struct parser *j, void *arg, const char *key)
         return r;
     for (uint32_t i = rec.t.n_dims; i < SAFETENSORS_DIMS_MAX; i++)
         rec.t.dims[i] = 1;
+    /* A field that comes twice is the last one of it: what is checked below is what is used. */
     if (!rec.bytes || !rec.shape || !rec.offsets)
         return why_set(j->why, -EINVAL, "%s: tensor %.*s has no %s", s->label, SHOWN, key,
                        !rec.bytes  ? "dtype"
                        : rec.shape ? "data_offsets"
                                    : "shape");
+    /* data_off is at most len (read_header), so none of these wraps. */
     if (rec.span[0] > rec.span[1] || rec.span[1] > s->len - s->data_off ||
         rec.span[1] - rec.span[0] != shape_bytes(&rec))
         return why_set(j->why, -EINVAL,
@@ -400,6 +414,7 @@ static int check_all(struct safetensors *s, struct why *why)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* By pread at most 1 GiB at a time: Linux reads less than 2 GiB at once. */
 static int read_bytes(const struct safetensors *s, uint64_t off, uint64_t n, void *ret)
 {
     uint8_t *to = ret;
@@ -442,6 +457,7 @@ static int read_header(struct safetensors *s, struct why *why)
     r = read_bytes(s, 0, LENGTH_BYTES, raw);
     for (unsigned i = LENGTH_BYTES; i-- > 0;)
         n = n << 8 | raw[i];
+    /* Before anything is allocated for it. */
     if (r == 0 && (n > SAFETENSORS_HEADER_MAX || n > s->len - LENGTH_BYTES))
         return why_set(why, -EINVAL,
                        "%s: found a header of %" PRIu64
@@ -476,6 +492,7 @@ static int open_any(struct safetensors *s, struct safetensors **ret, struct why 
         safetensors_close(s);
         return r;
     }
+    /* The path is the caller's, and may be gone when tensors are read. */
     s->label = NULL;
     *ret = s;
     return 0;
@@ -540,6 +557,7 @@ enum quant safetensors_quant(enum safetensors_type type)
     return quants[type];
 }
 
+/* A handful of keys, asked for once each. */
 const char *safetensors_meta(const struct safetensors *s, const char *key)
 {
     for (size_t i = 0; i < s->n_metas; i++)

@@ -1,4 +1,9 @@
-/* The ring is filled by guess: after a unit comes its successor in the circle. A guess is wrong
+/* engine/file/stream.c - a ring of slots, and rows of the embedding beside it.
+ *
+ *     slots    | in use | begun | begun |          at: the one in use; ahead: those behind it
+ *     unit        k       k + 1   k + 2           successors in the circle
+ *
+ * The ring is filled by guess: after a unit comes its successor in the circle. A guess is wrong
  * only where a step is given up, fails, or wants outputs that the one before did not want; then
  * what was read ahead is dropped, and the first unit of the new step waits for the disk.
  */
@@ -112,6 +117,8 @@ static int await(struct stream *s, struct place *p)
     return p->error;
 }
 
+/* Rows and slots share the operations: where all are out it waits for whichever comes back
+ * first. */
 static int queue(struct stream *s, struct place *p, uint8_t *to, size_t len, uint64_t off)
 {
     struct io_op op = { .code = IO_READ,
@@ -153,7 +160,8 @@ static const uint8_t *base_of(const struct place *p)
     return (const uint8_t *)((uintptr_t)p->mem - p->from);
 }
 
-/* Finishes what begin_read began: there, and right. b: whose threads look, or NULL. */
+/* Finishes what begin_read began: there, and right. b: whose threads look, or NULL. Once more,
+ * since a bit that flipped on its way is right the second time; a disk that is bad stays so. */
 static int finish_read(struct stream *s, struct place *p, const struct unit *u, struct backend *b)
 {
     int r = await(s, p);
@@ -171,6 +179,7 @@ static int finish_read(struct stream *s, struct place *p, const struct unit *u, 
     }
 }
 
+/* why_set keeps the first sentence, and this is the last error's. */
 static int failed(struct stream *s, int r, const char *what, uint32_t i)
 {
     s->why.text[0] = '\0';
@@ -186,12 +195,14 @@ static struct slot *slot_at(struct stream *s, uint32_t behind)
     return &s->slots[(s->at + behind) % s->fit.n_slots];
 }
 
+/* The slot in use is free from here on. */
 static void step_on(struct stream *s)
 {
     s->at = (s->at + 1) % s->fit.n_slots;
     s->ahead--;
 }
 
+/* NONE: no layer passes, and no outputs are wanted. */
 static uint32_t successor(const struct stream *s, uint32_t unit)
 {
     uint32_t end = s->outputs ? s->n_units : s->first_slice;
@@ -237,6 +248,7 @@ static int take_unit(struct stream *s, uint32_t unit, struct slot **ret)
 
     if (slot->unit != unit) {
         drop_others(s, unit);
+        /* Nothing of use was begun: the disk is waited for. */
         if (s->ahead == 0) {
             s->ahead = 1;
             begin_unit(s, slot_at(s, 1), unit);
@@ -244,6 +256,7 @@ static int take_unit(struct stream *s, uint32_t unit, struct slot **ret)
         slot_at(s, 0)->unit = NONE;
         step_on(s);
         slot = slot_at(s, 0);
+        /* Before the wait: the disk has the next units to read while this one is compared. */
         read_ahead(s);
         r = io_submit(s->io);
         if (r == 0)
@@ -277,6 +290,7 @@ int stream_layer(struct stream *s, uint32_t layer, ptrdiff_t *ret_by)
     r = take_unit(s, unit, &slot);
     if (r < 0)
         return failed(s, r, "layer", layer);
+    /* C does not define a difference between two objects; addresses are plain numbers here. */
     *ret_by = slot->place.mem - s->bases[PACKED_LAYERS + layer];
     return 0;
 }
@@ -310,6 +324,8 @@ static struct unit tile_of(const struct stream *s, uint32_t id)
                           .n_sums = 1 };
 }
 
+/* All are begun before the first is waited for, and all are finished whatever fails: nothing of
+ * them may come back later. One tile a token, also for tokens of one tile: the buffers are few. */
 int stream_rows(struct stream *s, const uint32_t *ids, uint32_t n, const void **ret)
 {
     struct unit tiles[STREAM_ROWS];
@@ -385,6 +401,7 @@ void stream_stats(const struct stream *s, struct stream_stats *ret)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* A slice begins anywhere in a block, so one block of a slot is for what stands around it. */
 static uint32_t count_units(struct stream *s)
 {
     const struct packed_extent *out = &s->p->extents[s->fit.output];
@@ -418,7 +435,9 @@ static void list_units(struct stream *s)
     }
 }
 
-/* Each part where it will be: what stays, the slots, rows. */
+/* Each part where it will be: what stays, the slots, rows. The base of an extent that passes is its
+ * place in apart: addresses that are nobody's, so that a pointer that is used without what
+ * stream_layer says faults, and reads nothing else. */
 static void lay_out(struct stream *s)
 {
     uint8_t *at = s->mem;
@@ -523,6 +542,7 @@ int stream_open(const struct stream_options *o, struct image_file *image, struct
     *s = (struct stream){
         .m = o->model, .p = &o->model->packed, .b = o->backend, .image = { .fd = -1 }
     };
+    /* A ring's operations and those of all rows. Of very large layers some wait for others. */
     io.depth = DEPTH;
     r = fit(s->m, o->budget, &s->fit, why);
     if (r == 0) {

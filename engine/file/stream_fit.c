@@ -1,3 +1,8 @@
+/* engine/file/stream_fit.c - spends a budget, step by step.
+ *
+ * Each step makes a shape that keeps more, sizes its ring, and is taken if all of it fits: so no
+ * step needs to know what the others cost.
+ */
 #include "engine/file/stream_fit.h"
 
 #include "engine/file/stream.h"
@@ -20,6 +25,7 @@ static size_t any_place(size_t n)
     return whole(n) + IO_ALIGN;
 }
 
+/* Layers may differ: quantised files mix types. */
 static size_t largest_layer(const struct packed *p)
 {
     size_t most = 0;
@@ -111,6 +117,8 @@ int stream_fit(const struct model *m, uint64_t budget, struct stream_fit *ret, s
     *ret_least = f.len;
     if (f.len > budget)
         return -EINVAL;
+    /* The ring in full size first: a third slot keeps the disk busy, where one layer more only
+     * saves it work. Then as many layers as fit, from all of them down. */
     if (grow(&f, m, budget, f)) {
         for (to = f, to.n_layers = m->n_layer; to.n_layers > 0; to.n_layers--)
             if (grow(&f, m, budget, to))
@@ -118,6 +126,7 @@ int stream_fit(const struct model *m, uint64_t budget, struct stream_fit *ret, s
     }
     to = f;
     to.keeps_output = true;
+    /* Tied, they are one extent. */
     to.keeps_embd = tied;
     (void)grow(&f, m, budget, to);
     to = f;

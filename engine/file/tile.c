@@ -1,3 +1,9 @@
+/* engine/file/tile.c - rows of a file's blocks to tiles, and back for who needs a single row.
+ *
+ * Packing goes over all of a model's bytes: each type has a copy of the loop over blocks in which
+ * all places are constants, and bytes go by dwords. Reading a row is for embeddings, the scalar
+ * kernels and tests, and is plain.
+ */
 #include "engine/file/tile.h"
 
 #include <stdbool.h>
@@ -28,6 +34,7 @@ static const struct {
     [QUANT_Q6_K] = { 256, sizeof(struct tile_q6_k) },
 };
 
+/* Rounded up for BF16 alone, whose columns come in twos. */
 size_t tile_len(enum quant type, uint32_t n_cols)
 {
     size_t n = (n_cols + blocks[type].cols - 1) / blocks[type].cols;
@@ -65,7 +72,9 @@ static inline void pack_nibbles(const uint8_t *from, unsigned i, uint8_t q[4][16
         store_u32(q[k][i], load_u32(from + 4 * k));
 }
 
-/* Nibbles of 32 bytes, the low ones (shift 0) or the high ones (4): byte c is column c. */
+/* Nibbles of 32 bytes, the low ones (shift 0) or the high ones (4): byte c is column c. A tile's
+ * byte has columns c and c + 16 in its two nibbles; the file has groups g and g + 1 there, so they
+ * are taken apart and put together anew. */
 static inline void pack_nibbles_k(const uint8_t *from, unsigned shift, unsigned i,
                                   uint8_t q[4][16][4])
 {
@@ -121,7 +130,7 @@ static inline void pack_q8_0(const uint8_t *b, unsigned i, struct tile_q8_0 *t)
 }
 
 /* All eight scales and minima of a super-block at once, a byte each: what quant_q4_k_scale says for
- * one. */
+ * one. Four bytes at once by masks on a dword. */
 static inline void read_scales(const uint8_t *from, uint8_t ret_scales[8], uint8_t ret_mins[8])
 {
     uint32_t a = load_u32(from), b = load_u32(from + 4), c = load_u32(from + 8);
@@ -132,6 +141,7 @@ static inline void read_scales(const uint8_t *from, uint8_t ret_scales[8], uint8
     store_u32(ret_mins + 4, (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4);
 }
 
+/* Six bits of a scale take a byte here: kernels would unpack them for every token. */
 static inline void pack_q4_k(const uint8_t *b, unsigned i, struct tile_q4_k *t)
 {
     uint8_t scales[8], mins[8];
@@ -174,7 +184,8 @@ static inline void pack_q5_k(const uint8_t *b, unsigned i, struct tile_q5_k *t)
     }
 }
 
-/* Where a group's bits are: as quant.c has it. */
+/* Where a group's bits are: as quant.c has it. Each dword's two upper bits go to bits 2 m and 2 m +
+ * 1, where kernels shift them from. */
 static inline void pack_q6_k(const uint8_t *b, unsigned i, struct tile_q6_k *t)
 {
     t->d[i] = load_u16(b + offsetof(struct quant_q6_k, d));
@@ -251,6 +262,7 @@ pack_rows(enum quant type, const void *const rows[TILE_ROWS], uint32_t n_cols, u
     }
 }
 
+/* Two columns of a row at once: what a kernel multiplies by pairs of activations. */
 static void pack_bf16(const void *const rows[TILE_ROWS], uint32_t n_cols, uint8_t *to)
 {
     for (uint32_t c = 0; c < n_cols; c += 2, to += 4 * TILE_ROWS) {
@@ -332,12 +344,14 @@ static void read_fifth(const uint64_t h[8], unsigned i, int8_t *q)
         q[c] = (int8_t)(q[c] | (h[c / 4] >> (4 * i + c % 4) & 1) << 4);
 }
 
+/* From unsigned, as stored, to the value that the scale is for. */
 static void shift_down(int8_t *q, int by)
 {
     for (int c = 0; c < 32; c++)
         q[c] = (int8_t)(q[c] - by);
 }
 
+/* pack_q6_k's places, the other way round. */
 static void read_q6_k(const struct tile_q6_k *t, unsigned g, unsigned i, struct tile_row *ret)
 {
     const struct tile_q6_k_group *from = &t->g[g];
@@ -359,6 +373,7 @@ static void set_scale(struct tile_row *ret, float scale, float min)
     ret->min = min;
 }
 
+/* Products and their order as in quant.c, so that values are equal to the bit. */
 void tile_read(enum quant type, const void *tile, unsigned i, uint32_t block, struct tile_row *ret)
 {
     const uint8_t *at =

@@ -1,3 +1,10 @@
+/* engine/file/weights.c - which tensors a model has, and where they go.
+ *
+ * The tables of plan_layer and plan_others are the architectures: a tensor that is not in them is
+ * refused, and so is a file without one that has to be there. Items are added in the arena's order,
+ * which packed_add gives places in, and sorted by the file's order behind that, in which they are
+ * read.
+ */
 #include "engine/file/weights.h"
 
 #include "engine/file/hparams.h"
@@ -8,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Entries of plan_layer's tables, and of plan_others. */
 #define LAYER_TENSORS_MAX 12u
 #define OTHER_TENSORS_MAX 4u
 
@@ -43,6 +51,7 @@ static int check_type(struct weights *w, const struct gguf_tensor *t, const char
                    gguf_label(w->g), name, gguf_type_name(t->type), t->type, types);
 }
 
+/* dims[0] is a row's length (gguf.h), so a weight is (rows, cols) here and cols x rows there. */
 static int check_shape(struct weights *w, const struct gguf_tensor *t, const char *name,
                        uint64_t cols, uint64_t rows)
 {
@@ -92,6 +101,7 @@ static int plan_matrix(struct weights *w, struct model_tensor *to, const char *n
     return 0;
 }
 
+/* F32 in memory, whatever the file has: vectors are small, and kernels take them as they are. */
 static int plan_vector(struct weights *w, const float **to, const char *name, uint32_t n,
                        uint32_t head_dim)
 {
@@ -125,6 +135,7 @@ static int plan_layer(struct weights *w, const struct model *m, uint32_t layer)
 {
     struct model_layer *l = &m->layers[layer];
     uint32_t q = m->n_head * m->head_dim, kv = m->n_head_kv * m->head_dim;
+    /* llama.cpp's converter permutes q and k of this architecture alone (engine/file/model.h). */
     uint32_t permuted = m->arch == MODEL_LLAMA ? m->head_dim : 0;
     const struct {
         const char *name;
@@ -191,7 +202,8 @@ static int plan_vocab_size(struct weights *w, struct model *m)
     return 0;
 }
 
-/* An extent of one matrix whose rows are of use singly: a sum a tile. */
+/* An extent of one matrix whose rows are of use singly: a sum a tile. The piece is known when the
+ * matrix's type is. */
 static int plan_rows(struct weights *w, const struct model *m, uint32_t extent,
                      struct model_tensor *to, const char *name)
 {
@@ -204,6 +216,7 @@ static int plan_rows(struct weights *w, const struct model *m, uint32_t extent,
     return e;
 }
 
+/* Without output.weight the output is the embedding (model.c), and its extent has no bytes. */
 static int plan_others(struct weights *w, struct model *m, const float **ret_rope_factors)
 {
     int e;
@@ -255,6 +268,7 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
     struct weights w = { .g = g, .why = why, .packed = &m->packed };
     int e;
 
+    /* Before memory is taken for so many layers: the number is the file's. */
     if (m->n_layer > gguf_n_tensors(g))
         return why_set(why, -EINVAL, "%s: %u layers, but only %zu tensors in the file",
                        gguf_label(g), m->n_layer, gguf_n_tensors(g));
@@ -284,6 +298,7 @@ fail:
     return e;
 }
 
+/* An address of the backend's, which nobody looks behind here. */
 static void bind(const struct weights_item *item, uint8_t *at)
 {
     if (item->matrix)

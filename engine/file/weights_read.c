@@ -1,4 +1,10 @@
-/* The pass over a model's file: from its bytes to tiles where they stay. */
+/* engine/file/weights_read.c - the pass over a model's file: from its bytes to tiles where they
+ * stay.
+ *
+ * The file goes by once, in its own order, as the digest of all of it is made on the way and a disk
+ * is at its best so. What is looked at are some rows (4 MiB); the host threads hash them, copy the
+ * next ones and pack these, all in one job.
+ */
 #include "engine/file/weights.h"
 
 #include "base/digest.h"
@@ -136,6 +142,8 @@ static int pack_rows(struct pass *pass, struct pack *p)
     feed_end(pass->feed);
     if (!atomic_load_explicit(&p->bad, memory_order_relaxed)) /* the run's end has ordered them */
         return 0;
+    /* Which row it was is looked for only now, by the file's order, as whoever mends the file
+     * would. */
     while (r + 1 < p->n && quant_finite(p->item->type, p->rows + r * row_bytes, n_cols))
         r++;
     return refuse_value(pass, p->item, p->r0 + r);
@@ -183,6 +191,7 @@ static int read_matrix(struct pass *p, const struct weights_item *item)
     return e;
 }
 
+/* Small: by this thread alone. */
 static int read_vector(struct pass *p, const struct weights_item *item)
 {
     size_t n = (size_t)item->from->dims[0], value = quant_row_bytes(item->type, 1);
