@@ -1,3 +1,9 @@
+/* engine/backend.c - finds who computes, and stands in where nobody does.
+ *
+ * Most functions call the backend's and do no more. Two cases are settled here, so that callers
+ * need not know them: a backend that is NULL is memory of the process, and a function that a table
+ * leaves out does, or refuses, what engine/backend.h says of NULL there.
+ */
 #include "engine/backend.h"
 
 #include "engine/devices.h"
@@ -18,6 +24,8 @@ int backend_find(const char *name, const struct backend_ops **ret,
 
     if (r == 0 && ops->look)
         r = ops->look(&devices, why);
+    /* The library is here and no device of its kind is. Why stays set: it is shown, and is no
+     * error. */
     if (r < 0 && strcmp(name, "auto") == 0) {
         ops = &backend_cpu;
         r = 0;
@@ -37,6 +45,7 @@ int backend_open(const struct backend_ops *ops, const struct backend_options *o,
 
     if (r < 0)
         return r;
+    /* A plug-in is linked to no part of the CPU's, and computes its host's part by this table. */
     with_host.host = &backend_cpu;
     return ops->open(&with_host, ret, why);
 }
@@ -53,6 +62,8 @@ int backend_alloc(struct backend *b, size_t n, void **ret)
 
     if (b)
         return b->ops->alloc(b, n, ret);
+    /* Zeroed and at a page, as backends' memory is; of what is never touched nothing is
+     * reserved. */
     mem = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                -1, 0);
     if (mem == MAP_FAILED)
@@ -97,6 +108,7 @@ void *backend_host(struct backend *b, void *mem)
     return b ? b->ops->host(b, mem) : mem;
 }
 
+/* No ticket: it waits. */
 int backend_put(struct backend *b, void *to, const void *host, size_t n)
 {
     if (b)
@@ -133,6 +145,7 @@ int backend_alloc_pages(struct backend *b, const struct pool *p, void **ret)
                                     : backend_alloc(b, p->mem_len, ret);
 }
 
+/* One device has all layers, one behind the other. */
 int backend_get_layers(struct backend *b, void *host, const void *from, uint32_t n_layers,
                        size_t len)
 {

@@ -1,3 +1,4 @@
+/* engine/devices.c - names to devices and libraries, without asking whether any of them is here. */
 #include "engine/devices.h"
 
 #include "engine/plugin.h"
@@ -15,7 +16,7 @@ static bool has(const struct backend_devices *d, unsigned long device)
     return false;
 }
 
-/* "0,2", each once, or "all". */
+/* "0,2", each once, or "all". A digit first: strtoul would take a sign, or spaces. */
 static bool read_numbers(const char *text, struct backend_devices *ret)
 {
     *ret = (struct backend_devices){ .n = BACKEND_DEVICES_ALL };
@@ -92,6 +93,8 @@ int devices_place(const char *name, struct devices_place *ret, struct why *why)
     return 0;
 }
 
+/* Where "auto" finds no library the CPU's table, which ret begins with, stays, and why says what
+ * was missing. */
 int devices_library(const char *name, const struct backend_ops **ret,
                     struct backend_devices *ret_devices, struct why *why)
 {

@@ -1,8 +1,16 @@
+/* engine/divide.c - the best of all ways to cut a row of layers into parts, one for each device.
+ *
+ * Parts keep the order of layers, as rows go from device to device only once in a step so. Then the
+ * best way for the first d devices and `to` layers follows from the best ways for d - 1 devices and
+ * fewer layers: a table of devices by layers, filled row by row (choose), from the end of
+ * which the cuts are read.
+ */
 #include "engine/divide.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+/* With the zeros behind it, which a device has too. */
 size_t divide_extent_bytes(const struct model *m, uint32_t extent)
 {
     const struct packed *p = &m->packed;
@@ -69,6 +77,7 @@ static void choose(const struct model *m, const uint64_t *room, uint32_t n, doub
             double most = 0;
             uint32_t at = UINT32_MAX;
 
+            /* The first device begins with layer 0; each before this one has a layer at least. */
             for (uint32_t k = d; k < (d ? to : 1); k++) {
                 double here = layer_room(m, room, n, d, k, to);
 
@@ -107,6 +116,7 @@ int divide_layers(const struct model *m, const uint64_t *room, uint32_t n, struc
     choose(m, room, n, best, from);
     *ret = (struct divide){ .n = n };
     ret->first[n] = m->n_layer;
+    /* The last device ends with the last layer, and where it begins the one before it ends. */
     for (uint32_t d = n; d-- > 0;)
         ret->first[d] = from[d * width + ret->first[d + 1]];
     free(best);
@@ -114,6 +124,7 @@ int divide_layers(const struct model *m, const uint64_t *room, uint32_t n, struc
     return 0;
 }
 
+/* By the least: a page has a part on every device. */
 uint64_t divide_pages(const struct divide *d, const uint64_t *room)
 {
     uint64_t least = UINT64_MAX;

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <errno.h>
 
+/* For FORWARD_POOLS times the pages, since forks list what they share each for itself. */
 int forward_open(struct forward *f, const struct model *m, struct backend *b, uint32_t max_batch,
                  uint32_t n_pages)
 {
@@ -25,6 +26,7 @@ static size_t hidden_bytes(const struct forward *f, uint32_t n)
     return (size_t)n * f->model->n_embd * sizeof(float);
 }
 
+/* The plan is the process's memory and stays. */
 void forward_leave(struct forward *f)
 {
     if (f->hidden)
@@ -38,12 +40,14 @@ void forward_close(struct forward *f)
     plan_close(&f->plan);
 }
 
+/* LAST is one row, also of a run that is longer. */
 uint32_t forward_n_out(const struct forward_run *run)
 {
     return run->want == FORWARD_WANT_ALL ? run->n_tokens : run->want == FORWARD_WANT_LAST;
 }
 
-/* The step is done: sequences have their tokens, and who wanted them the hidden states. */
+/* The step is done: sequences have their tokens, and who wanted them the hidden states. Guesses lie
+ * behind the length that it gets, until forward_keep takes them. */
 static int finish_run(struct forward *f, const struct forward_run *run, uint32_t out)
 {
     if (forward_run_reads(run))
@@ -63,6 +67,7 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
         return -E2BIG;
     plan_clear(&f->plan);
     for (uint32_t i = 0; i < n_runs && r == 0; i++)
+        /* A run of no tokens has no row that an output, or a length, could follow from. */
         r = runs[i].n_tokens ? plan_add(&f->plan, &runs[i], f->model->n_vocab) : -EINVAL;
     if (r == 0)
         r = f->backend->ops->step(f->backend, &f->plan, stop);
@@ -100,6 +105,7 @@ int forward_pick(struct forward *f, uint32_t first, uint32_t n, const struct sam
     return f->backend->ops->pick(f->backend, first, n, asks, ret, ret_c);
 }
 
+/* By way of memory of the backend's, taken when it is first asked for: most daemons never are. */
 int forward_hidden(struct forward *f, uint32_t first, uint32_t n, float *ret)
 {
     struct backend *b = f->backend;

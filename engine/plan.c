@@ -60,6 +60,7 @@ size_t plan_need(uint32_t max_rows, uint32_t max_pages)
     return plan_bytes(&p);
 }
 
+/* What n_x count is of no more use; the arrays stay as long as they are. */
 void plan_clear(struct plan *p)
 {
     p->n_rows = p->n_pieces = p->n_segments = p->n_pages = p->n_out = 0;
@@ -149,6 +150,7 @@ uint32_t plan_run_pages(const struct forward_run *run)
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
+/* Its page is none until it is placed: an observer's never is. */
 static struct plan_row *add_row(struct plan *p, enum plan_kind kind)
 {
     struct plan_row *row = &p->rows[p->n_rows++];
@@ -171,6 +173,7 @@ static struct plan_row *add_gist_row(struct plan *p, const struct adapter *a, ui
 {
     struct plan_row *row = add_row(p, PLAN_GIST);
 
+    /* Later ones share the last embedding of the adapter. */
     row->gist = gist < a->n_gists ? gist : a->n_gists - 1;
     if (a->embedding == ADAPTER_EMBED_LAST)
         row->id = id;
@@ -251,7 +254,8 @@ static void add_tokens(struct plan *p, const struct forward_run *run, uint32_t d
     p->pieces[p->n_pieces++] = piece;
 }
 
-/* Cut at segment ends. */
+/* Cut at segment ends. A segment that the run passes through is one entry of the list: the own one
+ * of its piece there, and one of those before for the pieces behind it. */
 static int add_reading(struct plan *p, const struct forward_run *run, uint32_t n_vocab)
 {
     struct seq *s = run->seq;
@@ -284,6 +288,7 @@ static int add_reading(struct plan *p, const struct forward_run *run, uint32_t n
         };
         add_tokens(p, run, done, n, first, n_before);
     }
+    /* By tokens: a gist among them has no output. */
     for (uint32_t i = wanted; run->want != FORWARD_WANT_NONE && i < run->n_tokens; i++)
         want_rows(p, row0 + seq_raw_keys(s, s->n_tokens + i) - had, 1);
     return 0;
@@ -291,7 +296,8 @@ static int add_reading(struct plan *p, const struct forward_run *run, uint32_t n
 
 /* --- runs beside the tokens ------------------------------------------------------------------- */
 
-/* The run's piece, for which the segments before its own are listed. */
+/* The run's piece, for which the segments before its own are listed. C leaves open which
+ * initialiser comes first, so first is read before add_segments moves the end. */
 static struct plan_piece piece_of(struct plan *p, const struct forward_run *run)
 {
     const struct seq *s = run->seq;
@@ -305,6 +311,8 @@ static struct plan_piece piece_of(struct plan *p, const struct forward_run *run)
                                 .seg_len = s->seg_len };
 }
 
+/* Tokens that were read, once more: in their own segment, or, to see all of it, as a segment behind
+ * it. */
 static void add_observers(struct plan *p, const struct forward_run *run)
 {
     const struct seq *s = run->seq;

@@ -1,3 +1,5 @@
+/* engine/plugin.c - loads a library from beside the program, and looks whether it is of its
+ * version. */
 #include "engine/plugin.h"
 
 #include <dlfcn.h>
@@ -48,7 +50,8 @@ int plugin_load(const char *path, const struct backend_ops **ret, struct why *wh
     return r;
 }
 
-/* The folder of the program that runs, without a slash at its end. */
+/* The folder of the program that runs, without a slash at its end. By what the kernel says, not by
+ * argv, which the caller chose. */
 static int own_folder(char ret[PATH_MAX])
 {
     ssize_t n = readlink("/proc/self/exe", ret, PATH_MAX - 1);
@@ -75,6 +78,8 @@ static int find_path(const char *name, const char *help, char *ret, size_t cap, 
         return why_set(why, r, "cannot tell where this program lies, and so not where %s is", name);
     for (unsigned i = 0; i < sizeof(places) / sizeof(*places); i++) {
         (void)snprintf(ret, cap, "%s%s/%s", own, places[i], name);
+        /* The first that is there, also if it can't be loaded: then the sentence is about that
+         * one. */
         if (access(ret, F_OK) == 0)
             return 0;
     }

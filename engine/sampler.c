@@ -1,3 +1,11 @@
+/* engine/sampler.c - from logits to a token, the same one wherever it is computed.
+ *
+ * Weights are e^((x - max) / temperature), never normalised: cuts and draws compare with the mass
+ * of all, so no weight is rounded once more. All sums are f64 in an order that is written down
+ * (BLOCK, SAMPLER_MASS_BLOCK), because one row, eight parts of it and a device have to give the
+ * same bits. No step sorts the vocabulary: what is kept stays in the order of ids, which is
+ * everywhere the same.
+ */
 #include "engine/sampler.h"
 
 #include "base/draw.h"
@@ -85,6 +93,7 @@ static uint32_t recent_ids(const struct sampler *s, uint32_t n_vocab, uint32_t *
     return n_ids;
 }
 
+/* A penalty above 1 makes a token less likely on either side of zero. */
 static void penalise(const struct sampler *s, float *logits, uint32_t n_vocab)
 {
     uint32_t ids[SAMPLER_REPEAT_MAX], n = recent_ids(s, n_vocab, ids);
@@ -123,6 +132,8 @@ static double mass_of(const struct sampler_candidate *c, uint32_t n)
     return sum;
 }
 
+/* Eight sums are independent chains, which a compiler makes vectors of without changing their
+ * order. */
 static double weight_of_block(const float *w, uint32_t n)
 {
     double sum[8] = { 0 };
@@ -157,6 +168,7 @@ static double least_share(const struct sampler_params *p)
     return 0.999 * (1 - (double)p->top_p);
 }
 
+/* What weighs less is neither of min_p's tokens nor of top_p's, and need not be a candidate. */
 static float least_weight(const struct sampler_params *p, double mass, uint32_t n)
 {
     double least = least_share(p) * mass / n;
@@ -246,6 +258,7 @@ static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t n_l
     struct search s = { .k = k, .mass = mass };
     uint32_t kept = 0, equal = 0, bits = n_likely < 1u << SEARCH_BITS_MAX ? 5 : SEARCH_BITS_MAX;
 
+    /* DEPTH_BITS is a multiple of either number of bits. */
     for (uint32_t shift = DEPTH_BITS; shift > 0;) {
         shift -= bits;
         if (!narrow_search(c, n, shift, bits, &s))
@@ -267,6 +280,8 @@ static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t n_l
 
 /* --- drawing ---------------------------------------------------------------------------------- */
 
+/* Whole blocks are passed by their sums, the very ones that mass_of added up. The last candidate is
+ * what roundings leave over. */
 static uint32_t draw(uint64_t rng[4], const struct sampler_candidate *c, uint32_t n)
 {
     double at = draw_unit(next_random(rng)) * mass_of(c, n);
@@ -348,6 +363,7 @@ static void find_best(void *arg, uint32_t part, uint32_t who)
     p->best[part] = at + p->math->argmax(p->logits + at, part_len(p, part));
 }
 
+/* A block's sum goes where candidates will be gathered: by then it has been added up. */
 static void weigh(void *arg, uint32_t part, uint32_t who)
 {
     struct parts *p = arg;
@@ -428,6 +444,7 @@ uint32_t sampler_pick_by(struct sampler *s, const struct sampler_math *math,
     p.least = least_weight(params, mass, n_vocab);
     crew->run(crew->to, gather_part, &p, n_parts);
     n = p.n[0];
+    /* Parts close up, which keeps the order of ids. */
     for (uint32_t i = 1; i < n_parts; n += p.n[i++])
         memmove(scratch + n, scratch + (size_t)i * p.each, p.n[i] * sizeof(*scratch));
     return finish(s, scratch, n, n, mass);

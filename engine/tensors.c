@@ -1,3 +1,5 @@
+/* engine/tensors.c - who computes a training step: the CPU's table is the trainer's own, so that
+ * NULL stands for it here. */
 #include "engine/tensors.h"
 
 #include "engine/devices.h"
@@ -42,6 +44,7 @@ int tensors_find(const char *name, const struct tensors_ops **ret, unsigned *ret
 
     *ret = NULL;
     *ret_device = place.devices.at[0];
+    /* Also "cuda:all", whose number is larger than any. */
     if (r == 0 && place.devices.n > 1)
         r = why_set(why, -EINVAL,
                     "option device: found %.80s, expected one of them: training computes on one "
