@@ -5,10 +5,10 @@
  * go. A piece is consecutive rows of one segment: they see the segments before their own, of which
  * the plan lists those that have keys, and of their own what stands before each row.
  *
- *     rows      | run 0: row 0, 1, ... | run 1 | ...                   in the order of runs and
- * tokens pieces    | rows of one segment | of the next | of run 1 | ... segments  | run 0: segment
- * 0, 1, ... | run 1: 0, 1, ... |        base, keys, first page pages     | of segment 0 | of
- * segment 1 | ...                    ids, side by side
+ *     rows      | run 0: row 0, 1, ... | run 1 | ...          in the order of runs and tokens
+ *     pieces    | rows of one segment | of the next | of run 1 | ...
+ *     segments  | run 0: segment 0, 1, ... | run 1: 0, 1, ... |       base, keys, first page
+ *     pages     | of segment 0 | of segment 1 | ...                   ids, side by side
  *
  * Offsets are of rotary positions: a key is stored rotated by its offset inside its segment
  * (engine/kv/seq.h), and queries come rotated by theirs. A device copies rows, segments and pages
@@ -42,7 +42,7 @@ enum plan_kind {
 struct plan_row {
     uint32_t kind;
     uint32_t id;    /* TOKEN: its id. GIST: that of the last token of its snippet, or PLAN_NONE when
-                     * that    is no part of its embedding. SOFT: row of the piece's soft */
+                     * that is no part of its embedding. SOFT: row of the piece's soft */
     uint32_t gist;  /* row of the adapter's embedding */
     uint32_t piece; /* that it stands in */
     uint32_t q_off; /* what the query is rotated by */

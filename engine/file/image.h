@@ -2,8 +2,7 @@
  *
  * As a file (engine/file/image_file.h) or as a memfd that is passed on, all bytes little-endian:
  *
- *     | header: 4096 | sums: 16 each | zeros to a multiple of 2 MiB | arena (engine/file/packed.h)
- * |
+ *     | header: 4096 | sums: 16 each | zeros to a multiple of 2 MiB | arena (packed.h) |
  *
  *     0     magic "gistdwts"
  *     8     u32 version
