@@ -14,9 +14,7 @@ struct strmap_slot {
 };
 
 /* Eight bytes a step; the length is mixed in, so that the zeros behind the last bytes tell nothing.
- *
- * Not keyed: what is put in is a vocabulary or a grammar's names, and one that makes all of them
- * meet only slows down who sent it. */
+ * Not keyed: strings are a vocabulary's, or the names of one grammar, whose number is limited. */
 static uint64_t hash_bytes(const uint8_t *s, size_t len)
 {
     uint64_t h = len * 0x9e3779b97f4a7c15u, word;

@@ -1,3 +1,9 @@
+/* From a GGUF file to tables, in this order, since each needs the ones before it: tokens, merges
+ * (pairs of tokens), ids with a meaning, special tokens by length, and last which tokens are made
+ * by merges of their own bytes.
+ *
+ * Whatever a file says is checked here and nowhere else: ids are below n_tokens, and every merge
+ * has three tokens. Encoding relies on it. */
 #include "engine/text/vocab_inner.h"
 
 #include "base/utf8.h"
@@ -22,6 +28,7 @@ enum token_kind { /* numbers of the file */
                   TOKEN__N
 };
 
+/* These are never made by merges, and are found in text only where the caller asks for it. */
 static bool kind_is_special(enum token_kind kind)
 {
     return kind == TOKEN_UNKNOWN || kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED;
@@ -29,6 +36,8 @@ static bool kind_is_special(enum token_kind kind)
 
 /* --- reading the file ------------------------------------------------------------------------- */
 
+/* The pre-tokenizer's name decides more than the cutting: what else a family of tokenizers does has
+ * no key of its own in the file. */
 static int check_kind(struct vocab *v, const struct gguf *g, enum pretok_kind *ret_pre,
                       struct why *why)
 {
@@ -112,6 +121,8 @@ static int get_array(const struct gguf *g, const char *key, bool strings, struct
     return 0;
 }
 
+/* The counts must agree with each other, and with the model's own: an id that the model gives must
+ * have a token. */
 static int check_counts(const struct gguf *g, const struct gguf_array *texts,
                         const struct gguf_array *kinds, struct why *why)
 {
@@ -136,6 +147,8 @@ static int check_counts(const struct gguf *g, const struct gguf_array *texts,
     return 0;
 }
 
+/* `bytes` is where this token's bytes go in v->text. A normal token that is not in GPT-2's letters
+ * is kept as it is, for people to read, but no text is encoded to it. */
 static int add_token(struct vocab *v, uint32_t id, int32_t kind, struct gguf_str text,
                      uint8_t *bytes, struct why *why, const char *path)
 {
@@ -166,6 +179,8 @@ static int add_token(struct vocab *v, uint32_t id, int32_t kind, struct gguf_str
     return 0;
 }
 
+/* Two passes over the texts: one to know how much room all of them need, so that bytes never move
+ * and the maps can borrow them. */
 static int read_tokens(struct vocab *v, const struct gguf *g, struct why *why)
 {
     struct gguf_array texts, kinds;
@@ -207,7 +222,9 @@ static int read_tokens(struct vocab *v, const struct gguf *g, struct why *why)
     return 0;
 }
 
-/* "left right" in GPT-2's alphabet, which has no space. buf has room for the text. */
+/* "left right" in GPT-2's alphabet, which has no space. buf has room for the text. -ENOENT: one of
+ * the three is not in the vocabulary; -EINVAL: not two texts. The space is looked for behind the
+ * first letter, so neither side is empty at the front. */
 static int add_merge(struct vocab *v, uint32_t rank, struct gguf_str text, uint8_t *buf)
 {
     const char *space = text.len ? memchr(text.s + 1, ' ', text.len - 1) : NULL;
@@ -273,6 +290,7 @@ static int read_merges(struct vocab *v, const struct gguf *g, struct why *why)
     return r;
 }
 
+/* A key that is missing is no error: VOCAB_NONE. */
 static int get_id(const struct vocab *v, const struct gguf *g, const char *key, uint32_t *ret,
                   struct why *why)
 {
@@ -340,7 +358,8 @@ static int compare_lens(const void *a, const void *b)
     return *(const uint16_t *)b - *(const uint16_t *)a;
 }
 
-/* A special token at a place is found by one table look-up for each length there is. */
+/* A special token at a place is found by one table look-up for each length there is. The lengths
+ * are few (a dozen), and special_first spares nearly every byte of a text the look-ups. */
 static int index_specials(struct vocab *v)
 {
     const struct vocab_token *t;
@@ -376,7 +395,8 @@ int vocab_merge(const struct vocab *v, struct bpe_scratch *s, const uint8_t *p, 
 }
 
 /* Most pre-tokens of a text are one token. Which tokens the merges make out of their own bytes is
- * found out here, once, so that such a pre-token costs one look-up. */
+ * found out here, once, so that such a pre-token costs one look-up. With ignore_merges every token
+ * is taken as it stands, so all of them are words. */
 static int mark_words(struct vocab *v)
 {
     struct bpe_scratch scratch = { 0 };
@@ -402,6 +422,7 @@ static int mark_words(struct vocab *v)
     return r;
 }
 
+/* -ENOMEM alone has no sentence yet when it comes here; why_set keeps the first one. */
 int vocab_open(const struct gguf *g, struct vocab **ret, struct why *why)
 {
     struct vocab *v = calloc(1, sizeof(*v));

@@ -27,7 +27,9 @@
  *
  * For most models `plain` is the text itself, and taken, pos and scanned are places in it. For one
  * with NFC it is `window`, which holds the normal form of what lies ahead and begins anew with each
- * look ahead; taken lags behind read by what may still join what follows. */
+ * look ahead; taken lags behind read by what may still join what follows. One step (encode_some)
+ * looks ahead, cuts off one word or takes one break; its ids wait in e->ids until the caller has
+ * room for them. So a call can stop after any step, and cap may be as small as 1. */
 struct vocab_encoder {
     const struct vocab *v;
     struct pretok_scratch *pretok;
@@ -43,6 +45,7 @@ struct vocab_encoder {
     size_t lost;
 };
 
+/* The window and the ids are made when a text needs them. */
 int vocab_encoder_new(const struct vocab *v, struct vocab_encoder **ret)
 {
     struct vocab_encoder *e = calloc(1, sizeof(*e));
@@ -70,6 +73,8 @@ void vocab_encoder_free(struct vocab_encoder *e)
     free(e);
 }
 
+/* Borrows the text. An encoder may be started anew at any time; what was left of the last text is
+ * dropped. */
 void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, bool parse_special)
 {
     e->text = e->plain = text;
@@ -86,7 +91,8 @@ size_t vocab_encoder_lost(const struct vocab_encoder *e)
     return e->lost;
 }
 
-/* The longest special token at p[0..n), or NONE. */
+/* The longest special token at p[0..n), or NONE. special_lens has the longest first, so the first
+ * that is found is the longest. */
 static uint32_t match_special(const struct vocab *v, const uint8_t *p, size_t n)
 {
     uint32_t i, id;
@@ -104,7 +110,8 @@ static uint32_t match_special(const struct vocab *v, const uint8_t *p, size_t n)
 }
 
 /* The first place up to limit, or behind the character there, where plain text ends: a special
- * token, or what is not UTF-8. */
+ * token, or what is not UTF-8. It looks past limit for a token or a character that begins before
+ * it. */
 static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
 {
     size_t len;
@@ -117,7 +124,9 @@ static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
 }
 
 /* Moves what lies ahead to the window's front, and puts the normal form of what was read behind it.
- */
+ *
+ * Room for that is asserted: no more than BPE_MAX bytes lie ahead when more is looked at, and the
+ * rest of WINDOW_BYTES is what one look can bring. */
 static int fill_window(struct vocab_encoder *e)
 {
     size_t left = e->scanned - e->pos, n_read, n;
@@ -141,7 +150,8 @@ static int fill_window(struct vocab_encoder *e)
     return 0;
 }
 
-/* Looks at more of the text. */
+/* Looks at more of the text. `ended` says why it stopped: at limit there may be more plain text,
+ * anywhere else there is a break or the end. */
 static int scan_plain(struct vocab_encoder *e)
 {
     size_t at = e->read, limit, len;
@@ -165,6 +175,7 @@ static int scan_plain(struct vocab_encoder *e)
     return 0;
 }
 
+/* Old ids are not kept: all of them were given out by then. */
 static int reserve_ids(struct vocab_encoder *e, size_t n)
 {
     uint32_t *ids;
@@ -208,11 +219,12 @@ static void encode_break(struct vocab_encoder *e)
     e->work += len;
     e->read += len;
     e->taken = e->read;
+    /* The window is empty; without one both are places in the text. */
     e->pos = e->scanned = v->nfc ? 0 : e->read;
     e->ended = false;
 }
 
-/* Merges the pre-token at pos. */
+/* Merges the pre-token at pos. A word that is a token by itself needs no merges; most are. */
 static int encode_word(struct vocab_encoder *e, size_t len)
 {
     const uint8_t *p = e->plain + e->pos;
@@ -246,7 +258,9 @@ static int cut_word(struct vocab_encoder *e, size_t *ret_len)
     return pretok_next(e->v->pretok, e->pretok, p, len, ret_len);
 }
 
-/* Encodes the next bit of text into ids, or looks further ahead. */
+/* Encodes the next bit of text into ids, or looks further ahead. More is looked at while a word
+ * could reach past what is known: only with more than BPE_MAX bytes ahead, or all there are, is the
+ * next one sure to be whole. */
 static int encode_some(struct vocab_encoder *e)
 {
     size_t len;
@@ -270,6 +284,8 @@ static bool is_at_end(const struct vocab_encoder *e)
     return e->pos == e->scanned && e->read == e->len && e->at_id == e->n_ids;
 }
 
+/* `work` bounds a call by bytes looked at and cut off: a stretch that gives no ids (bytes that are
+ * lost) takes time, too. */
 int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n)
 {
     size_t n = 0;
