@@ -37,7 +37,8 @@ static void copy_rows(const struct wire_cache_rows *w, uint8_t *to, size_t len)
     }
 }
 
-/* What comes behind a callback's refusal was sent before the daemon saw the cancel. */
+/* What comes behind a callback's refusal was sent before the daemon saw the cancel. The sum of each
+ * reply is that of all so far, so the last one stands in the end. */
 static int take_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_cache_rows *w = &rep->u.cache_rows;

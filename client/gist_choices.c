@@ -39,6 +39,7 @@ static struct gist_choices *make_choices(const struct gist_request *r, const str
     return all;
 }
 
+/* The rows come first, then how many of them belong to which continuation: those must add up. */
 static int keep_chosen(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     uint64_t n_ids = 0;

@@ -27,6 +27,7 @@ int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, 
     return err;
 }
 
+/* Sentences for what a program can do something about; the rest is the C library's. */
 int gist_set_errno(gist_conn *c, int err)
 {
     switch (err) {
@@ -44,6 +45,7 @@ int gist_set_errno(gist_conn *c, int err)
     }
 }
 
+/* -EAGAIN and no wait: who connects without waiting has a loop, and would block it here. */
 int gist_usable(gist_conn *c)
 {
     if (c->dead)
@@ -64,10 +66,14 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
+/* Also of a half-built one. Requests end first, while sessions and the channel that their callbacks
+ * may look at are still there; the memory behind them goes last. */
 void gist_disconnect(gist_conn *c)
 {
     if (!c)
         return;
+    /* A connection that never came to a socket has no requests, and no error of its own:
+     * gist_connect has it. */
     if (c->sock >= 0 || c->connecting.shaking)
         gist_fail(c, -EPIPE, "the connection was closed by this program");
     gist_end_connecting(c, -EPIPE);
@@ -115,6 +121,8 @@ void gist_set_spin(gist_conn *c, uint64_t ns)
     c->spin_ns = ns;
 }
 
+/* An older daemon would pass over the field, and the caller would wait for ever for a deadline that
+ * nobody keeps. */
 int gist_set_deadline(gist_conn *c, uint32_t ms)
 {
     int r = gist_usable(c);
@@ -129,6 +137,7 @@ int gist_set_deadline(gist_conn *c, uint32_t ms)
     return 0;
 }
 
+/* EEXIST: it is watched already, which is what was wanted. */
 static int watch(int epoll, int fd)
 {
     struct epoll_event ev = { .events = EPOLLIN };
@@ -136,6 +145,8 @@ static int watch(int epoll, int fd)
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 && errno != EEXIST ? -errno : 0;
 }
 
+/* Nothing to do before somebody asked for gist_fd(): a program that only makes blocking calls pays
+ * for no epoll. */
 int gist_watch(gist_conn *c)
 {
     int r;
@@ -149,7 +160,9 @@ int gist_watch(gist_conn *c)
 }
 
 /* One descriptor for three: the doorbell, the connection's end, and what was there already when we
- * armed the doorbell. */
+ * armed the doorbell. The descriptor is made once and stays the same while the connection is made,
+ * is used and ends. On a dead connection it is readable for good, so that a loop comes to
+ * gist_dispatch, which says so. */
 int gist_fd(gist_conn *c)
 {
     int r;

@@ -1,4 +1,14 @@
-/* client/gist_connect.c - how a connection is made, with and without waiting for it. */
+/* client/gist_connect.c - how a connection is made, with and without waiting for it. Both ways
+ * begin with prepare() and end with the greeting (Hello, Welcome); in between one waits in
+ * handshake_connect and gist_run, and the other comes back for each step:
+ *
+ *     gist_connect_start ---> shaking ---> has a channel, says Hello ---> Welcome: on_done(0)
+ *                             gist_go_on_connecting                       end_hello
+ *                                  \___________________ on_done(error) <__/
+ *
+ * A program that was compiled with another version of the headers says the sizes of its structs
+ * (gist/sizes.h); one from before there were sizes calls the functions in brackets, which are not
+ * macros. */
 #include "client/gist_internal.h"
 
 #include "ipc/handshake.h"
@@ -12,7 +22,7 @@
 #define REPLY_SCRATCH (1024u * 1024) /* Stats of a daemon with a thousand sessions */
 #define PATH_CAP      128
 
-/* A failed gist_connect has no connection that could keep its sentence. */
+/* A failed gist_connect has no connection that could keep its sentence. By thread, as errno is. */
 static _Thread_local struct {
     enum gist_code code;
     char text[GIST_ERROR_CAP];
@@ -35,6 +45,8 @@ static int fail_connect(int err, enum gist_code code, const char *text)
     return err;
 }
 
+/* The three strings are copied into one piece of memory, since the reply's are in scratch that the
+ * next reply overwrites. A second Welcome is against the protocol. */
 static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     gist_conn *c = r->conn;
@@ -84,6 +96,7 @@ static struct gist_request make_hello(gist_conn *c, const char *name)
     return r;
 }
 
+/* A daemon that answers with success and no Welcome is none. */
 static int check_greeting(gist_conn *c, int err)
 {
     return err == 0 && !c->info_mem ? gist_fail(c, -EPROTO, "gistd did not answer the greeting")
@@ -97,6 +110,7 @@ static int say_hello(gist_conn *c, const char *name)
     return check_greeting(c, gist_run(&r, GIST_CONNECT_MS));
 }
 
+/* gist_disconnect takes it back whole or in part: descriptors are -1 until they are there. */
 static int new_conn(gist_conn **ret)
 {
     gist_conn *c = calloc(1, sizeof(*c));
@@ -170,6 +184,7 @@ static int prepare(const struct gist_sizes *sizes, const struct gist_connect_opt
 
 /* --- waiting ---------------------------------------------------------------------------------- */
 
+/* The error's sentence must leave the connection before that is freed. */
 static int connect_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
                          gist_conn **ret_conn)
 {
@@ -222,6 +237,7 @@ int(gist_connect)(const char *path, const char *name, gist_conn **ret_conn)
 
 /* --- not waiting ------------------------------------------------------------------------------ */
 
+/* Callbacks run as from gist_dispatch: they may not wait. */
 void gist_end_connecting(gist_conn *c, int err)
 {
     bool was = c->dispatching;
@@ -235,7 +251,8 @@ void gist_end_connecting(gist_conn *c, int err)
     c->dispatching = was;
 }
 
-/* The sentence stands in text, or in the connection's own error. */
+/* The sentence stands in text, or in the connection's own error. `said` is a copy, for gist_fail
+ * writes to the very memory that text may point to. */
 static int end_badly(gist_conn *c, int err, enum gist_code code, const char *text)
 {
     char said[GIST_ERROR_CAP];
@@ -247,6 +264,8 @@ static int end_badly(gist_conn *c, int err, enum gist_code code, const char *tex
     return err;
 }
 
+/* The end of the greeting's request, whoever ended it. A connection that is dead already has its
+ * sentence. */
 static void end_hello(struct gist_request *r, int err)
 {
     gist_conn *c = r->conn;
@@ -266,6 +285,8 @@ static int start_hello(gist_conn *c)
     return gist_submit(&r, NULL);
 }
 
+/* -EAGAIN: not yet. The handshake may have changed to another descriptor, so it is watched anew
+ * each time. */
 int gist_go_on_connecting(gist_conn *c)
 {
     char text[256];
@@ -288,6 +309,7 @@ int gist_go_on_connecting(gist_conn *c)
     return r < 0 ? end_badly(c, r, code_of(r), strerror(-r)) : 0;
 }
 
+/* The name is copied: it is said in the greeting, long after this returns. */
 int gist_connect_start_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
                              gist_done_fn *on_done, void *arg, gist_conn **ret_conn)
 {

@@ -41,6 +41,7 @@ static struct gist_embeddings *make(struct gist_request *r, const struct wire_re
     return all;
 }
 
+/* All rows must be there at the end, each of one length: a caller takes them for a matrix. */
 static int keep_embeddings(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     if (rep->kind != WIRE_EMBEDDING)

@@ -41,6 +41,7 @@ static int keep_kept(struct gist_request *r, const struct wire_rep *rep, const u
     return 0;
 }
 
+/* A dead connection is not asked what it knows: gist_run says that it is dead. */
 static int make_keep(gist_session *s, uint32_t seconds, struct gist_request *ret)
 {
     if (!s->conn->dead && s->conn->keep_seconds == 0)
@@ -169,6 +170,8 @@ int gist_attach_start(gist_conn *c, const unsigned char *token, const char *real
 
 /* --- resume ----------------------------------------------------------------------------------- */
 
+/* First how many answers there are, then what of them was not read yet, as a Generate would bring
+ * it. */
 static int keep_resumed(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     if (rep->kind != WIRE_RESUMED)

@@ -81,6 +81,7 @@ int gist_restore_start(gist_conn *c, const char *name, const char *label,
 
 /* --- documents -------------------------------------------------------------------------------- */
 
+/* While it is read replies in between say how far it is; the last one has the usage. */
 static int keep_added(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     (void)bulk;
@@ -94,6 +95,9 @@ static int keep_added(struct gist_request *r, const struct wire_rep *rep, const 
     return 0;
 }
 
+/* Flags that this library doesn't know are refused: a program may mean something by them that would
+ * be passed over. With a chat template a document is a message, so that what comes behind it is a
+ * chat. */
 static int make_add(gist_conn *c, const char *name, const char *text, size_t len,
                     const struct gist_document *document, struct gist_request *ret)
 {

@@ -15,6 +15,8 @@ struct gist_request gist_request_make(gist_conn *c, enum wire_req_kind kind)
     return (struct gist_request){ .conn = c, .msg = { .kind = kind } };
 }
 
+/* A quarter leaves room beside a long text for the requests of others in this program. Being a
+ * multiple of 64, a part ends between two ids. */
 size_t gist_part_max(const gist_conn *c)
 {
     return (wire_bulk_max(c->chan) / 4) & ~(size_t)63;
@@ -22,6 +24,7 @@ size_t gist_part_max(const gist_conn *c)
 
 /* --- the lists -------------------------------------------------------------------------------- */
 
+/* By the id of the part that is out. The list is short: a program has a few requests open. */
 static struct gist_request *find_in_flight(gist_conn *c, uint64_t id)
 {
     struct gist_request *r = c->open;
@@ -52,6 +55,8 @@ static bool is_timed(enum wire_req_kind kind)
            kind != WIRE_CLOSE_SESSION;
 }
 
+/* Room first: a request that is in the queue can't fail to be there later, when it would have to be
+ * told to somebody. */
 static int put_in_queue(struct gist_request *r, bool front)
 {
     gist_conn *c = r->conn;
@@ -65,6 +70,7 @@ static int put_in_queue(struct gist_request *r, bool front)
         c->queue = mem;
         c->cap_queue = cap;
     }
+    /* A Cancel must not wait behind the very parts that it is to stop. */
     if (front)
         memmove(&c->queue[1], &c->queue[0], c->n_queue * sizeof(*c->queue));
     c->queue[front ? 0 : c->n_queue] = r;
@@ -100,6 +106,7 @@ void gist_free_arrays(struct gist_request *r)
     free(r->text.mem);
 }
 
+/* What it brought is the caller's only while the callback runs. */
 static void free_request(struct gist_request *r)
 {
     free(r->owned);
@@ -110,6 +117,7 @@ static void free_request(struct gist_request *r)
     free(r);
 }
 
+/* `was` and not false: this may be a callback's own doing. */
 static void tell_end(struct gist_request *r, int err)
 {
     gist_conn *c = r->conn;
@@ -128,7 +136,8 @@ static void tell_done(struct gist_request *r, int err)
     r->end.done(r->arg, err, err == 0 || (r->cut && !r->conn->first) ? &r->result : NULL);
 }
 
-/* The one way a request ends. */
+/* The one way a request ends. Taken out of the lists before anybody is told, so that a callback
+ * which looks at the connection does not find it. */
 static void finish(struct gist_request *r, int err)
 {
     struct gist_request **p = &r->conn->open;
@@ -145,12 +154,15 @@ static void finish(struct gist_request *r, int err)
         free_request(r);
 }
 
+/* A callback may submit nothing any more (c->dead), so this ends. */
 static void finish_all(gist_conn *c)
 {
     while (c->open)
         finish(c->open, c->dead);
 }
 
+/* The first failure is the one that is told. From a callback the requests are ended later (receive,
+ * gist_submit), as one of them may be the one whose callback this is. */
 int gist_fail(gist_conn *c, int err, const char *fmt, ...)
 {
     const uint64_t one = 1;
@@ -174,6 +186,7 @@ int gist_fail(gist_conn *c, int err, const char *fmt, ...)
 
 /* --- sending ---------------------------------------------------------------------------------- */
 
+/* The wire has the field in each message, not in the envelope. */
 static void set_more(struct wire_req *m, bool more)
 {
     if (m->kind == WIRE_APPEND)
@@ -194,7 +207,8 @@ static void set_more(struct wire_req *m, bool more)
         m->u.add_document.more = more;
 }
 
-/* Sends the next part of r. -EAGAIN: no room. */
+/* Sends the next part of r. -EAGAIN: no room. The part is counted as sent when it is committed;
+ * until then nothing of r has changed but msg, which the next try writes again. */
 static int send_part(struct gist_request *r)
 {
     gist_conn *c = r->conn;
@@ -222,6 +236,7 @@ static int send_part(struct gist_request *r)
     return 0;
 }
 
+/* A request leaves the queue with its last part. */
 static bool all_sent(const struct gist_request *r)
 {
     return !r->queued;
@@ -239,7 +254,8 @@ static void set_send_error(gist_conn *c, int err)
         gist_set_errno(c, err);
 }
 
-/* Sends what the channel has room for. */
+/* Sends what the channel has room for. Only the queue's head is looked at: a later request may not
+ * overtake one whose parts are still going, or the daemon would mix their texts. */
 static void pump(gist_conn *c)
 {
     c->want_room = false;
@@ -265,13 +281,14 @@ static void pump(gist_conn *c)
                 send_cancel(r);
         }
     }
+    /* What a callback of finish() has ended, or this did. */
     if (c->dead && !c->dispatching)
         finish_all(c);
 }
 
 static void send_cancel(struct gist_request *r)
 {
-    struct gist_request *x = calloc(1, sizeof(*x));
+    struct gist_request *x = calloc(1, sizeof(*x)); /* nobody waits for it: it frees itself */
 
     /* Without memory the answer comes to its natural end. */
     if (!x)
@@ -295,6 +312,7 @@ void gist_request_cancel(struct gist_request *r)
 
 /* --- receiving -------------------------------------------------------------------------------- */
 
+/* With has_usage it is the end of an answer that had begun, and what was said counts. */
 static void take_error(struct gist_request *r, const struct wire_rep *rep)
 {
     enum gist_code code = gist_code_of(rep->u.error.code);
@@ -322,7 +340,8 @@ static void pass_over(struct gist_request *r, const struct wire_rep *rep)
                              r->conn->info.version ? r->conn->info.version : ""));
 }
 
-/* The list goes on with a request of its own, behind those that wait. */
+/* The list goes on with a request of its own, behind those that wait. msg.id is new and handle
+ * stays: the caller knows one request. */
 static int go_on(struct gist_request *r)
 {
     gist_conn *c = r->conn;
@@ -351,6 +370,8 @@ static void hear_loading(struct gist_request *r, unsigned percent)
         gist_request_cancel(r);
 }
 
+/* The daemon is trusted with the text, but a reply that does not fit is the end of the connection:
+ * it would be anybody's guess what the next one belongs to. */
 static int take_reply(gist_conn *c, const struct chan_msg *msg)
 {
     struct gist_request *r;
@@ -403,7 +424,8 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     return 0;
 }
 
-/* Handles what is there, until `target` (may be NULL) is done. Returns the number of replies. */
+/* Handles what is there, until `target` (may be NULL) is done. Returns the number of replies. Each
+ * message is released after its callbacks, which may look at bulk in the arena until then. */
 static int receive(gist_conn *c, const struct gist_request *target)
 {
     struct chan_msg msg;
@@ -435,13 +457,16 @@ static void drain_cancel_fd(gist_conn *c)
     (void)!read(c->cancel_fd, &n, sizeof(n));
 }
 
-/* A look first: an exchange is a barrier, and we come by here often. */
+/* A look first: an exchange is a barrier, and we come by here often. Pairs with the release in
+ * gist_cancel_async. */
 static bool take_cancel(gist_conn *c)
 {
     return atomic_load_explicit(&c->cancel, memory_order_relaxed) &&
            atomic_exchange_explicit(&c->cancel, 0, memory_order_acquire);
 }
 
+/* Also for room, if something waits for that. Whatever ends the sleep, gist_run looks at everything
+ * again. */
 static void wait_for_more(struct gist_request *r, int timeout_ms)
 {
     gist_conn *c = r->conn;
@@ -465,6 +490,9 @@ static int refusal(const struct gist_request *r)
     return r->msg.kind == WIRE_HELLO ? r->conn->dead : gist_usable(r->conn);
 }
 
+/* The order in the loop keeps from sleeping over something: send, take what came, send what that
+ * allowed, look for a cancel, then sleep. A doorbell that rings in between ends the sleep at once
+ * (chan_wait). */
 int gist_run(struct gist_request *r, int timeout_ms)
 {
     gist_conn *c = r->conn;
@@ -503,7 +531,8 @@ int gist_run(struct gist_request *r, int timeout_ms)
 
 /* Copies what the caller's memory holds: the rest of the text, and what the message points to. That
  * is copied as the daemon would get it, packed and unpacked, so that no field is forgotten here;
- * once to see how much memory it takes. */
+ * once to see how much memory it takes. The scratch of c->out is borrowed for the first of them,
+ * and has nothing in it that is still needed. */
 static int own_memory(struct gist_request *r)
 {
     size_t n = r->bulk_len - r->sent + r->later, len;
@@ -530,6 +559,8 @@ static int own_memory(struct gist_request *r)
     return err;
 }
 
+/* From a callback the doorbell is not armed and the connection's end not taken up: whoever called
+ * the callback does both. */
 int gist_submit(const struct gist_request *r, uint64_t *ret_request)
 {
     gist_conn *c = r->conn;
@@ -579,6 +610,7 @@ int gist_start(struct gist_request *r, gist_done_fn *on_done, void *arg, uint64_
     return gist_submit(r, ret_request);
 }
 
+/* The socket carries nothing after the handshake, so it is readable only at its end. */
 static bool hung_up(const gist_conn *c)
 {
     char byte;
@@ -587,6 +619,9 @@ static bool hung_up(const gist_conn *c)
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
+/* The doorbell is disarmed while we look, and armed again at the end: in between the daemon need
+ * not make a system call for each reply. A connection whose end came behind replies is ended only
+ * when those were read. */
 int gist_dispatch(gist_conn *c)
 {
     uint64_t n;

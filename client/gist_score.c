@@ -6,6 +6,8 @@
 
 /* --- scores ----------------------------------------------------------------------------------- */
 
+/* Rows come in order. `first` counts from the beginning of this request, ids from that of the whole
+ * list. */
 int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     uint64_t n = rep->u.score_rows.n;
@@ -20,7 +22,8 @@ int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uin
     return 0;
 }
 
-/* The rows stay where they lie: in the arena, until the callback returns. */
+/* The rows stay where they lie: in the arena, until the callback returns. Aligned for floats: bulk
+ * lies at a multiple of 64 in the arena. */
 static int give_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     uint32_t n = rep->u.score_rows.n, n_vocab = rep->u.score_rows.n_vocab;
@@ -38,6 +41,7 @@ static int give_rows(struct gist_request *r, const struct wire_rep *rep, const u
     return 0;
 }
 
+/* Each request of a long list ends with its own Done. */
 static int keep_score(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     struct gist_usage usage;
@@ -151,6 +155,7 @@ static struct gist_score score_of(const struct gist_request *r)
     };
 }
 
+/* The arrays become the caller's with success. */
 static int run_score(struct gist_request *r, struct gist_score *ret_score)
 {
     int err = gist_run(r, -1);

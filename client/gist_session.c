@@ -49,11 +49,13 @@ int gist_run_open(struct gist_request *r, gist_session **ret_session)
     return err;
 }
 
+/* With an error the room is freed with the request. */
 static void tell_session(struct gist_request *r, int err)
 {
     r->end.session(r->arg, err, err == 0 ? gist_adopt(r) : NULL);
 }
 
+/* Without a callback nobody could ever have the session, so it is not opened. */
 int gist_start_open(struct gist_request *r, gist_session_fn *on_session, void *arg,
                     uint64_t *ret_request)
 {
@@ -75,6 +77,8 @@ void gist_session_usage(const gist_session *s, struct gist_usage *ret_usage)
     gist_copy_out(ret_usage, s->conn->sizes.usage, &s->opened, sizeof(s->opened));
 }
 
+/* What an older daemon would pass over is refused here: a private session that is not private is
+ * worse than none. */
 static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist_request *ret)
 {
     struct gist_request r = gist_request_make(c, WIRE_OPEN_SESSION);
@@ -198,6 +202,8 @@ int gist_rewind_start(gist_session *s, uint32_t n_tokens, gist_done_fn *on_done,
     return gist_start(&r, on_done, arg, ret_request);
 }
 
+/* Requests of it that are still open go on to their end, which the daemon tells them: they know the
+ * session by its id. */
 void gist_close(gist_session *s)
 {
     struct gist_request r;
@@ -238,6 +244,7 @@ static void tell_read(struct gist_request *r, const struct wire_rep *rep)
     r->on_progress(r->progress_arg, n_read, n_all);
 }
 
+/* Replies in between come only where they were asked for. */
 static int keep_appended(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     (void)bulk;
@@ -327,7 +334,8 @@ int gist_append_tokens_start(gist_session *s, const uint32_t *ids, size_t n, gis
     return start_append(&r, on_done, arg, ret_request);
 }
 
-/* The texts of all messages, one after the other, and the table that says where each ends. */
+/* The texts of all messages, one after the other, and the table that says where each ends. Copied
+ * into one piece, since bulk is one. A message's text may be empty. */
 static int gather_chat(const struct gist_message *msgs, size_t n,
                        struct wire_chat_message **ret_list, char **ret_text, size_t *ret_len)
 {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* One allocation, the lengths first: they need the larger alignment. */
 int gist_gather_spans(gist_conn *c, const struct gist_span *spans, size_t n, size_t elem,
                       struct gist_gathered *ret)
 {

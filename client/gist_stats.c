@@ -11,7 +11,9 @@ struct lists {
     uint8_t *clients, *sessions, *owners;
 };
 
-/* The strings stay in the scratch of the last reply, which the next call uses again. */
+/* The strings stay in the scratch of the last reply, which the next call uses again. len is how
+ * large the caller's struct is: his may be of another version, so the list is walked in his steps.
+ */
 static void copy_clients(const struct wire_stats *w, uint8_t *to, size_t len)
 {
     for (uint32_t i = 0; i < w->n_client; i++) {
@@ -150,7 +152,7 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .host_pinned = w->host_pinned };
 }
 
-/* NULL: no memory. */
+/* NULL: no memory. The caller frees what is returned, with all lists in it. */
 static struct gist_stats_store *make_lists(const struct wire_stats *w, const struct gist_sizes *len,
                                            struct gist_stats *ret)
 {
@@ -181,7 +183,8 @@ static struct gist_stats_store *make_lists(const struct wire_stats *w, const str
     return to.store;
 }
 
-/* Of a Watch none is the last, of anything else the only one is. */
+/* Of a Watch none is the last, of anything else the only one is. The last memory is freed only when
+ * the new one is there, and before the callback sees it. */
 static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_stats *w = &rep->u.stats;
@@ -284,6 +287,7 @@ static void copy_traces(const struct wire_traced *t, uint8_t *to, size_t len)
     }
 }
 
+/* The rows live until the callback returns. */
 static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_traced *t = &rep->u.traced;
@@ -390,6 +394,7 @@ static void copy_segments(const struct wire_segment_map *w, uint8_t *to, size_t 
     }
 }
 
+/* Shares the connection's stats_mem: of both, the last that was asked for is valid. */
 static int keep_segments(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_segment_map *w = &rep->u.segment_map;

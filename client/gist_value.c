@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Every sized struct begins with a size_t. One that has no more than that, or zero, was never
+ * filled in. */
 int gist_copy_sized(void *dst, size_t dst_size, const void *src)
 {
     const uint8_t *tail;
@@ -203,6 +205,7 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
     return 0;
 }
 
+/* Doubling, and never past what can be counted in bytes. */
 int gist_array_add(struct gist_array *a, const void *src, size_t n, size_t elem)
 {
     size_t cap = a->cap ? a->cap : 256;
