@@ -1,4 +1,9 @@
-/* ctl/ctl_answer.c - one answer, streamed. */
+/* ctl/ctl_answer.c - one answer, streamed. The prompt is read first (read_prompt), then the answer
+ * is generated and printed as it comes (on_text); what it took is printed behind it. All of one
+ * answer is in struct answer, which lives on the stack of the call.
+ *
+ * Standard output has the answer alone, and all else goes to standard error: an answer may be piped
+ * into a file. */
 #include "ctl/ctl_answer.h"
 
 #include "base/options.h"
@@ -47,7 +52,8 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
     o->sampling.seed >>= 32;
 }
 
-/* --draft: as gistd's option of that name. */
+/* --draft: as gistd's option of that name. Read here and not by the option table, since it may be a
+ * word. */
 static int read_draft(struct ctl_answer_opts *o)
 {
     if (!o->draft)
@@ -59,6 +65,7 @@ static int read_draft(struct ctl_answer_opts *o)
     return CTL_OK;
 }
 
+/* What no option alone can say: which exclude each other, and what they make of each other. */
 int ctl_answer_read(struct ctl_answer_opts *o)
 {
     static const char object[] = "{\"type\":\"object\"}";
@@ -98,6 +105,8 @@ unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o)
     return (o->is_public ? GIST_PUBLIC : 0) | (o->is_private ? GIST_PRIVATE : 0);
 }
 
+/* Non-zero ends the answer: after Ctrl-C, and when nobody reads standard output any more. Flushed
+ * for each piece, or a pipe would get the answer in blocks of kilobytes. */
 static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
 {
     struct answer *a = arg;
@@ -124,6 +133,7 @@ struct rate {
     float logprob;
 };
 
+/* Kept until all is said: --json prints one object. */
 static void on_logprob(void *arg, const struct gist_logprob *token)
 {
     struct answer *a = arg;
@@ -136,7 +146,8 @@ static void on_logprob(void *arg, const struct gist_logprob *token)
     }
 }
 
-/* A model without a chat template goes on with text: messages are paragraphs. */
+/* A model without a chat template goes on with text: messages are paragraphs. A blank line stands
+ * behind the last of them, unless it is the question: the model goes on there. */
 static int append_plain(gist_session *s, const struct gist_message *msgs, size_t n_msgs, bool last,
                         struct gist_usage *ret_usage)
 {
@@ -168,7 +179,8 @@ static void print_part(const char *format, uint32_t n)
         fprintf(stderr, format, n);
 }
 
-/* What the answer stands on, where that is not all that was read. */
+/* What the answer stands on, where that is not all that was read. At which ratio how many are:
+ * ratio and its doubles, as far as there are any. */
 static void print_memory(const struct gist_usage *u)
 {
     const char *between = " (";
@@ -276,7 +288,8 @@ void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o)
 }
 
 /* Reads messages into the session. What earlier calls for the same answer read is added up, what is
- * there now is the last one's. */
+ * there now is the last one's. -ECANCELED after a Ctrl-C that came too late for the daemon: nobody
+ * wants the answer any more. */
 static int read_messages(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n,
                          bool last, struct answer *a)
 {
@@ -299,6 +312,7 @@ static int read_messages(gist_conn *c, gist_session *s, const struct gist_messag
     return ctl_interrupt_came() ? -ECANCELED : 0;
 }
 
+/* A bar for what is read first, which may be a book. */
 static int read_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *p, struct answer *a)
 {
     int r = ctl_set_end(c, a->opts->end_ns);
@@ -327,6 +341,7 @@ int ctl_answer_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *pr
     return r;
 }
 
+/* A deadline and a Ctrl-C are known here better than by the daemon's word. */
 static const char *reason_word(const struct answer *a)
 {
     if (a->late)
@@ -390,7 +405,8 @@ static int say_unread(const gist_conn *c, const struct answer *a)
     return CTL_INTERRUPTED;
 }
 
-/* What was said, however it ended. r: of the call that ended it. */
+/* What was said, however it ended. r: of the call that ended it. An interrupted or late answer is
+ * printed as JSON as well, with its reason, since a script waits for an object. */
 static int end_answer(const gist_conn *c, const struct answer *a, int r)
 {
     if (a->line_open)
@@ -432,6 +448,7 @@ static void take_memory(struct answer *a)
     a->prompt.missed_tokens = u->missed_tokens;
 }
 
+/* The deadline is told anew before the answer: reading took a part of it. */
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
                    const struct ctl_answer_opts *o)
 {

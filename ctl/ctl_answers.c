@@ -13,6 +13,7 @@ struct answers {
     struct gist_usage prompt;
 };
 
+/* Pieces of all answers come in any order, so each is put together here and printed at the end. */
 static int on_text(void *arg, uint32_t answer, const char *text, size_t len, const uint32_t *ids,
                    size_t n_ids)
 {

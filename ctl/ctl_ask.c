@@ -28,7 +28,8 @@ struct ask {
     struct ctl_text texts, question;
 };
 
-/* One part of the prompt, an empty line between parts. */
+/* One part of the prompt, an empty line between parts. Line ends at the end of a part are left out:
+ * a file's last one is not meant. */
 static int add_part(struct ctl_text *prompt, const struct ctl_text *part)
 {
     size_t len = part->len;
@@ -58,6 +59,7 @@ static int add_file(struct ask *a, const char *path)
     return r;
 }
 
+/* Words as the shell has cut them, with spaces between them. */
 static int add_question(struct ask *a, int argc, char **argv, int first)
 {
     struct ctl_text t = { 0 };
@@ -75,7 +77,8 @@ static int add_question(struct ask *a, int argc, char **argv, int first)
     return r < 0 ? ctl_fail(CTL_FAILED, "out of memory.") : 0;
 }
 
-/* Files, standard input, question: the question last, where a model attends to it best. */
+/* Files, standard input, question: the question last, where a model attends to it best. A dash as
+ * the first word is standard input, also on a terminal. */
 static int read_prompt(struct ask *a, int argc, char **argv, int first)
 {
     bool dash = first < argc && strcmp(argv[first], "-") == 0;

@@ -23,6 +23,8 @@ struct attach {
     bool some, line_open;
 };
 
+/* Said before anything is asked: when the program is killed it is too late. The token is a secret
+ * of this user's, as good as the session. */
 int ctl_attach_offer(gist_session *s, bool prints)
 {
     struct gist_kept kept = { .size = sizeof(kept) };

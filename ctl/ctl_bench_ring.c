@@ -104,6 +104,7 @@ static void cross_back(struct bench *b, int sock)
     }
 }
 
+/* It ends with its socket, or with its parent. */
 static int start_child(struct bench *b, void (*run)(struct bench *b, int sock), struct child *ret)
 {
     int pair[2];
@@ -164,7 +165,9 @@ static int exchange_by_socket(struct bench *b)
 
 /* --- the bare crossing ------------------------------------------------------------------------ */
 
-/* This process on the CPU it is on, the child on any other. */
+/* This process on the CPU it is on, the child on any other. Where this process is now is as good as
+ * any CPU, and it need not be moved. Undone behind each turn: the other kinds are measured where
+ * the kernel puts them. */
 static int part(struct bench *b)
 {
     cpu_set_t here, others = b->cpus;
@@ -181,6 +184,8 @@ static int part(struct bench *b)
     return 0;
 }
 
+/* One crossing there and back. A child that is gone must not hang the bench, but looking at the
+ * clock takes longer than a crossing: so that is done every millionth look. */
 static int cross(struct bench *b)
 {
     struct crossing *c = b->line;
@@ -265,6 +270,7 @@ static int take_turn(struct bench *b, enum kind kind, uint32_t at)
     return 0;
 }
 
+/* Kinds take turns, so that a busy moment of the machine does not fall on one of them alone. */
 static int measure(struct bench *b)
 {
     for (uint32_t at = 0; at < b->n[RING_SPINNING]; at += TURN) {
@@ -285,6 +291,7 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* The nearest rank: no value that was not measured. */
 static double percentile(const uint64_t *sorted, uint32_t n, double p)
 {
     uint32_t i = (uint32_t)(p * n);

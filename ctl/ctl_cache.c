@@ -330,6 +330,7 @@ static int print_deleted(struct cache *c, const struct gist_cache_sum *sum)
     return 0;
 }
 
+/* Half of what there is can't be named beforehand, so it is asked for. */
 static int cache_prune(int argc, char **argv)
 {
     struct cache c = { .opts.bytes = UINT64_MAX };
@@ -360,8 +361,9 @@ static const struct ctl_opt_usage forget_usage = {
     "sessions and documents that you saved. Sessions that are open go on.\n"
 };
 
-/* 0: yes. A script that meant it says --yes: without a terminal there is nobody to ask, and what
- * is deleted here can't be had back. */
+/* 0: yes. A script that meant it says --yes: without a terminal there is nobody to ask, and what is
+ * deleted here can't be had back. A Ctrl-C at the question is no "no": it ends the command as
+ * anywhere else. */
 static int ask_first(struct cache *c)
 {
     struct gist_cache_sum sum;

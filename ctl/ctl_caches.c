@@ -34,6 +34,8 @@ static bool ends_with(const char *text, const char *end)
 typedef int file_fn(struct ctl_models *m, const char *path, const char *below, uint64_t bytes,
                     void *arg);
 
+/* FTS_PHYSICAL does not go into links to folders, so there is no circle; a link to a file is looked
+ * at behind it. A folder that can't be opened has no files. */
 static int each_file(struct ctl_models *m, const char *folder, file_fn *fn, void *arg)
 {
     char *roots[] = { (char *)folder, NULL };
@@ -104,7 +106,8 @@ static int add_snapshot(struct ctl_models *m, const char *path, const char *belo
                .name = name, .path = (char *)path, .source = "hugging face", .bytes = bytes });
 }
 
-/* folder/models--OWNER--NAME */
+/* folder/models--OWNER--NAME Two dashes are a slash there. A repository without a GGUF file is
+ * listed with what is the matter, for people look for what they have fetched. */
 static int add_repository(struct ctl_models *m, const char *folder, const char *entry)
 {
     struct repository repository = { .name = "" };
@@ -132,6 +135,7 @@ static int add_repository(struct ctl_models *m, const char *folder, const char *
     return r;
 }
 
+/* The same variables, in the same order, as its own library looks at. */
 static int find_hugging_face(struct ctl_models *m)
 {
     const char *hub = getenv("HF_HUB_CACHE"), *base = getenv("HF_HOME"), *home = getenv("HOME");
@@ -161,7 +165,8 @@ static int find_hugging_face(struct ctl_models *m)
 /* --- Ollama ----------------------------------------------------------------------------------- */
 
 /* The digest of the layer with the weights: of the innermost object around its type, which holds no
- * other object, the 64 digits behind "sha256:". */
+ * other object, the 64 digits behind "sha256:". Not a parser of JSON: one file of a known program,
+ * of which one value is wanted. What is not as expected is not found. */
 static bool find_digest(const char *json, char ret[SHA256_HEX + 1])
 {
     const char *type = strstr(json, OLLAMA_LAYER), *begin = type, *end, *at;
@@ -223,6 +228,7 @@ static int add_manifest(struct ctl_models *m, const char *path, const char *belo
     return r;
 }
 
+/* The user's own models, and those of the service. OLLAMA_MODELS is instead of both. */
 static int find_ollama(struct ctl_models *m)
 {
     const char *own = getenv("OLLAMA_MODELS"), *home = getenv("HOME");

@@ -51,6 +51,7 @@ static bool find_history(char ret[PATH_MAX])
     return n > 0 && n < PATH_MAX && make_folder_of(ret);
 }
 
+/* The old session goes first: two of one conversation would need twice the pages. */
 int ctl_chat_open(struct ctl_chat *chat)
 {
     struct gist_policy policy = { .size = sizeof(policy),
@@ -188,6 +189,8 @@ size_t ctl_chat_messages(const struct ctl_chat *chat, const char *text, struct g
     return n;
 }
 
+/* What /retry needs is remembered before anything changes. After the answer the session's own count
+ * says whether the turn is there: a Ctrl-C may have come before, while or behind it was read. */
 int ctl_chat_say(struct ctl_chat *chat, const char *text)
 {
     struct gist_message msgs[2];
@@ -269,7 +272,8 @@ static int converse(struct ctl_chat *chat)
     return r;
 }
 
-/* Connected, until the end of the conversation. */
+/* Connected, until the end of the conversation. The order of the end: the session while the
+ * connection is there, then the signal, then the terminal. */
 static int talk(struct ctl_chat *chat)
 {
     char history[PATH_MAX];

@@ -60,7 +60,7 @@ static int cmd_system(struct ctl_chat *chat, char *arg)
 /* --- file ------------------------------------------------------------------------------------- */
 
 /* As terminals write a file that is dropped on them: in quotes, or with a backslash in front of
- * what a shell would take for its own; ~/ is the user's folder. */
+ * what a shell would take for its own; ~/ is the user's folder. arg is changed. -ENAMETOOLONG. */
 static int read_path(char *arg, char ret[PATH_MAX])
 {
     size_t len = strlen(arg), n = 0;
@@ -85,6 +85,8 @@ static int read_path(char *arg, char ret[PATH_MAX])
     return 0;
 }
 
+/* Read at once and not with the question, so that its time shows where it belongs; a question is
+ * then answered at once. */
 static int hear_file(struct ctl_chat *chat, const struct ctl_text *t)
 {
     struct gist_message msgs[2];
@@ -121,6 +123,7 @@ static int cmd_file(struct ctl_chat *chat, char *arg)
 
 /* --- save, load ------------------------------------------------------------------------------- */
 
+/* A copy: the line that the name came in is gone with the next one. */
 static int take_name(struct ctl_chat *chat, const char *name)
 {
     char *copy = strdup(name);
@@ -139,6 +142,7 @@ static int refuse_private(const struct ctl_chat *chat)
                : CTL_OK;
 }
 
+/* A name that this conversation has already is replaced; another's is not. */
 static int cmd_save(struct ctl_chat *chat, char *arg)
 {
     const char *name = *arg ? arg : chat->save;
@@ -160,6 +164,7 @@ static int cmd_save(struct ctl_chat *chat, char *arg)
     return again ? CTL_OK : take_name(chat, name);
 }
 
+/* Under its name it is kept on from here: what is loaded is the conversation itself, no copy. */
 static int cmd_load(struct ctl_chat *chat, char *arg)
 {
     gist_session *s;
@@ -182,6 +187,8 @@ static int cmd_load(struct ctl_chat *chat, char *arg)
 
 /* --- retry, memory, stats --------------------------------------------------------------------- */
 
+/* The session goes back to before the question, which is then said again with another seed; at
+ * temperature 0 that alone would change nothing. */
 static int cmd_retry(struct ctl_chat *chat, char *arg)
 {
     float temperature = chat->answer.sampling.temperature;

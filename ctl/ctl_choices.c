@@ -77,6 +77,7 @@ static void print_text(const struct gist_choices *all, const struct list *l)
     }
 }
 
+/* As the beginning of an answer a choice stands behind the head of the assistant's turn. */
 static int append(gist_session *s, const struct ctl_text *text, bool chat)
 {
     const struct gist_message question = { "user", text->bytes };

@@ -1,3 +1,5 @@
+/* gistd.conf is read and changed as text, by lines, and not by gistd's own parser: comments, order
+ * and what a newer gistd may know stay as they are. */
 #include "ctl/ctl_conf.h"
 
 #include "base/files.h"
@@ -33,6 +35,7 @@ static const char *find_line(const char *text, size_t *ret_len)
     return found;
 }
 
+/* As gistd reads it: without the blanks around it. */
 static void read_value(const char *line, size_t len, char ret[OPTIONS_TEXT_MAX + 1])
 {
     const char *value = memchr(line, '=', len), *end = line + len;

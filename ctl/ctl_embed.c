@@ -23,6 +23,7 @@ struct embed {
     struct ctl_spans spans;
 };
 
+/* The file's text stays until all is embedded: spans point into it. */
 static int add_file(struct embed *e, const char *path)
 {
     struct ctl_text *t = &e->files[e->n_files++];

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+/* Three digits or so: below 100 of a unit one digit behind the point. */
 const char *ctl_human_bytes(uint64_t bytes, char ret[CTL_HUMAN_CAP])
 {
     static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
@@ -21,6 +22,7 @@ const char *ctl_human_bytes(uint64_t bytes, char ret[CTL_HUMAN_CAP])
     return ret;
 }
 
+/* Two units at most, the larger ones first. */
 const char *ctl_human_time(uint64_t ns, char ret[CTL_HUMAN_CAP])
 {
     unsigned long long ms = ns / 1000000, s = ms / 1000;

@@ -13,6 +13,7 @@ static atomic_int n_came;
 static _Atomic(gist_conn *) conn;
 static atomic_bool leave_on_second;
 
+/* Only what a handler may do: atomics, _exit, and gist_cancel_async, which is made for it. */
 static void on_sigint(int sig)
 {
     gist_conn *c = atomic_load(&conn);
@@ -24,6 +25,7 @@ static void on_sigint(int sig)
         gist_cancel_async(c);
 }
 
+/* The handler's variables are written first. c NULL gives the signal back. */
 void ctl_interrupt_catch(gist_conn *c, bool leave)
 {
     /* No SA_RESTART: a read of the keyboard ends too. */

@@ -40,6 +40,7 @@ static void put_character(FILE *out, const uint8_t *p, size_t len)
     fwrite(p, 1, len, out);
 }
 
+/* A byte that is no UTF-8 becomes one U+FFFD, and reading goes on behind it. */
 static void put_string(FILE *out, const char *text, size_t len)
 {
     const uint8_t *p = (const uint8_t *)text;
@@ -55,6 +56,8 @@ static void put_string(FILE *out, const char *text, size_t len)
     fputc('"', out);
 }
 
+/* Also the comma before the value: each value is asked for by one call, so this is the one place
+ * for it. */
 static void put_key(struct ctl_json *j, const char *key)
 {
     if (j->comma)
@@ -102,7 +105,7 @@ static void put_number(struct ctl_json *j, const char *key, double v, int digits
 
 void ctl_json_double(struct ctl_json *j, const char *key, double v)
 {
-    put_number(j, key, v, 17);
+    put_number(j, key, v, 17); /* reads back as the same double */
 }
 
 void ctl_json_float(struct ctl_json *j, const char *key, float v)

@@ -2,7 +2,10 @@
  *
  * Between two lines the terminal neither echoes nor waits for Enter: what is typed ahead, while an
  * answer is printed, is not mixed into it and stands in the next line.
- */
+ *
+ * libedit asks for one character at a time (get_char) and calls back for a key that is bound
+ * (take_paste). What a paste brings is collected in one go, kept aside if it is long, and put into
+ * the line when that is read (put_pastes). */
 #include "ctl/ctl_line.h"
 
 #include "ctl/ctl.h"
@@ -65,7 +68,8 @@ static char *get_prompt(EditLine *edit)
 static volatile sig_atomic_t resized;
 
 /* The window has another size. Terminals wrap the line anew themselves, so it is taken away from
- * where it begins now, and drawn again. */
+ * where it begins now, and drawn again. Columns are counted by characters: wide ones take two, and
+ * the line is then drawn a row too low, no more. */
 static void redraw(EditLine *edit)
 {
     const LineInfo *info = el_line(edit);
@@ -111,7 +115,7 @@ static int get_byte(EditLine *edit, struct ctl_line *l, char *ret)
 }
 
 /* One character of the keyboard. libedit's own reader goes on after an interrupted read; here
- * Ctrl-C ends the line. */
+ * Ctrl-C ends the line. A byte that is no UTF-8 is shown as U+FFFD, and stays that. */
 static int get_char(EditLine *edit, wchar_t *ret)
 {
     mbstate_t state = { 0 };
@@ -138,7 +142,8 @@ static int get_char(EditLine *edit, wchar_t *ret)
 
 /* --- pasting ---------------------------------------------------------------------------------- */
 
-/* All until the end of the paste, which is left out. */
+/* All until the end of the paste, which is left out. Compared at the tail with each byte, since the
+ * end may be cut by a block. */
 static int read_paste(EditLine *edit, struct ctl_line *l, struct ctl_text *t)
 {
     const size_t end = strlen(PASTE_END);
@@ -277,6 +282,7 @@ static void hush(const struct ctl_line *l)
     (void)tcsetattr(STDIN_FILENO, TCSANOW, &quiet);
 }
 
+/* What fails in here is taken back by ctl_line_close. */
 static int open_edit(struct ctl_line *l)
 {
     struct sigaction sa = { .sa_handler = on_resize };
@@ -332,6 +338,7 @@ int ctl_line_open(const char *history_path, struct ctl_line **ret)
     return 0;
 }
 
+/* The terminal as we found it, also the way in which it sends what is pasted. */
 void ctl_line_close(struct ctl_line *l)
 {
     if (!l)
@@ -351,6 +358,7 @@ void ctl_line_close(struct ctl_line *l)
     free(l);
 }
 
+/* getline takes lines of any length, and NULs. */
 static int read_plain(struct ctl_line *l, const char **ret_text, size_t *ret_len)
 {
     ssize_t n;
@@ -388,6 +396,7 @@ static int take_line(struct ctl_line *l, const char *line)
     return 0;
 }
 
+/* el_gets sets the terminal to editing and back, so it is hushed again behind it. */
 int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text, size_t *ret_len)
 {
     const char *line;

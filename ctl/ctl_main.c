@@ -102,6 +102,7 @@ void ctl_loading_end(void)
     loading.shown = false;
 }
 
+/* -ENOENT: no socket is there, so no daemon runs, which a person can change. */
 static int connect_failed(int err)
 {
     ctl_fail_gist(NULL, err);
@@ -132,6 +133,7 @@ static int keep_percent(void *arg, unsigned percent)
     return 1;
 }
 
+/* Its callback refuses to wait, which libgist reports as a cancel. */
 int ctl_connect_now(gist_conn **ret_conn, unsigned *ret_percent)
 {
     const struct gist_connect_opts o = { .size = sizeof(o),
@@ -186,7 +188,8 @@ static int run_command(int argc, char **argv)
                     argv[0]);
 }
 
-/* Options before a command, then the command. */
+/* Options before a command, then the command. "+": options end at the first word, since those
+ * behind it are the command's. */
 static int run(int argc, char **argv)
 {
     static const struct option options[] = { { "socket", required_argument, NULL, 'S' },
@@ -229,6 +232,8 @@ static int run(int argc, char **argv)
     return run_command(argc, argv);
 }
 
+/* What is written is flushed here, once, so that a full disk or a closed pipe is an error of every
+ * command without each looking. */
 int main(int argc, char **argv)
 {
     int r, err;

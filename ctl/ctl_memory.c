@@ -20,6 +20,8 @@ static void add_names(char *ret, size_t cap)
         n += (size_t)snprintf(ret + n, cap - n, "%s%s", i ? ", " : "", gist_compressor_name(i));
 }
 
+/* The help texts name the compressors that this libgist knows, so they are made here and live in o.
+ */
 void ctl_memory_defaults(struct ctl_memory_opts *o, bool automatic)
 {
     size_t cap = sizeof(o->compressor_help);
@@ -42,7 +44,8 @@ static int bad_name(const char *name)
     return ctl_fail(CTL_USAGE, "unknown compressor '%s'; known: %s.", name, known);
 }
 
-/* An option that only compressors look at. */
+/* An option that only compressors look at. An option that changes nothing is told, and not passed
+ * over: whoever gave it expects something of it. */
 static const char *without_effect(const struct ctl_memory_opts *o)
 {
     return o->ratio       ? "ratio"
@@ -52,6 +55,7 @@ static const char *without_effect(const struct ctl_memory_opts *o)
                           : NULL;
 }
 
+/* Any of them, also one that says the default. */
 bool ctl_memory_said(const struct ctl_memory_opts *o)
 {
     return o->mode || o->compressor || o->adapter || o->ratio || o->segment ||
@@ -97,6 +101,7 @@ static int read_mode(const struct ctl_memory_opts *o, bool *ret_automatic)
     return 0;
 }
 
+/* A 0 that was said is marked by its flag, for to libgist a field of 0 means "not said". */
 int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
 {
     enum gist_compressor compressor = GIST_FULL;

@@ -28,7 +28,7 @@ static void free_row(struct ctl_model *model)
 }
 
 /* The file of a row is in the list already: two commits of a repository, or the cache folder, named
- * by the user. */
+ * by the user. Links are followed on both sides: Hugging Face's snapshots are links to blobs. */
 static bool is_listed(const struct ctl_models *m, const char *path)
 {
     char real[PATH_MAX], other[PATH_MAX];
@@ -41,6 +41,8 @@ static bool is_listed(const struct ctl_models *m, const char *path)
     return false;
 }
 
+/* Copies all of the row's texts. A file that is there already under another name stays as it was
+ * first found: the list's names come first. */
 int ctl_models_add(struct ctl_models *m, const struct ctl_model *model)
 {
     struct ctl_model own = *model;
@@ -93,7 +95,8 @@ static int cache_folder(char ret[PATH_MAX])
     return snprintf(ret, PATH_MAX, "%s", own) < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-/* A file of another size than the list has was cut, or is another's: as if it were not there. */
+/* A file of another size than the list has was cut, or is another's: as if it were not there. "NAME
+ * FILE BYTES DIGEST WINDOW LICENCE"; lines that are not so are left out. */
 static int add_line(struct ctl_models *m, char *line, const char *cache)
 {
     char name[128], file[256], licence[64], path[PATH_MAX + 260];
@@ -113,6 +116,7 @@ static int add_line(struct ctl_models *m, char *line, const char *cache)
     return ctl_models_add(m, &model);
 }
 
+/* An installation without a list has models all the same: those on the disk. */
 static int find_list(struct ctl_models *m, const char *cache)
 {
     char list[PATH_MAX];
@@ -161,6 +165,8 @@ static int keep_why(struct ctl_model *model, char *text)
     return copy(*line ? line : "it does not fit into this machine's memory", &model->why);
 }
 
+/* By asking gistd itself, which reads the head of the file: what it can load is known in one place.
+ */
 int ctl_model_check(struct ctl_model *model)
 {
     struct ctl_text out = { 0 }, err = { 0 };
@@ -183,6 +189,8 @@ int ctl_model_check(struct ctl_model *model)
     return r;
 }
 
+/* The script prints the file's path as its only line; what it says to people goes past us to
+ * standard error. */
 int ctl_model_fetch(const char *name, char **ret_path)
 {
     struct ctl_text out = { 0 };
@@ -242,6 +250,8 @@ static int named_path(const struct ctl_models *m, const char *what, bool may_fet
                                 what, what);
 }
 
+/* What looks like a file is one, and is not looked for among the names: with a slash if it is
+ * there, else with .gguf in it. */
 int ctl_model_path(const char *what, bool may_fetch, char **ret_path)
 {
     struct ctl_models m = { 0 };

@@ -17,11 +17,14 @@
 
 /* --- models ----------------------------------------------------------------------------------- */
 
+/* A row without a path is on the list of those that can be fetched. */
 static const char *state_of(const struct ctl_model *model)
 {
     return model->why ? "can't be loaded" : model->path ? "ready" : "to be fetched";
 }
 
+/* By path, which is what gistd.conf has: a model has as many names as there are places that it was
+ * found in. */
 static bool is_used(const struct ctl_model *model, const char *used)
 {
     return model->path && strcmp(model->path, used) == 0;

@@ -92,6 +92,7 @@ static int on_row(void *arg, const struct gist_row *row)
     return ctl_interrupt_came();
 }
 
+/* Rows are printed as they come: a list may be long. */
 static int list_all(gist_conn *c, enum gist_named kind, bool json)
 {
     struct ctl_json j = { .out = stdout };

@@ -1,4 +1,6 @@
-/* ctl/ctl_opt.c - getopt_long over a table, with sentences for what is wrong. */
+/* ctl/ctl_opt.c - getopt_long over a table, with sentences for what is wrong. Each command has its
+ * table, and --socket and --help stand behind it (`common`). getopt_long is used for the splitting
+ * alone; its own messages are off, since they don't say what would be right. */
 #include "ctl/ctl_opt.h"
 
 #include "ctl/ctl.h"
@@ -49,6 +51,7 @@ static int bad_number(const struct ctl_opt *o, const char *text)
                     o->kind == CTL_OPT_FLOAT ? "" : "whole ", o->min, o->max, text);
 }
 
+/* The table's limits are doubles, which hold every bound that is used exactly. */
 static int set_number(const struct ctl_opt *o, const char *text)
 {
     char *end;
@@ -158,6 +161,7 @@ static int bad_option(const struct ctl_opt *opts, size_t n_opts, int code, char 
                     argv[optind - 1], cmd);
 }
 
+/* Both forms of an option lead to the same entry: a letter as itself, a name as its number. */
 static void fill_tables(const struct ctl_opt *opts, size_t n_opts, struct option *longs,
                         char *letters)
 {
@@ -177,6 +181,8 @@ static void fill_tables(const struct ctl_opt *opts, size_t n_opts, struct option
     *letters = '\0';
 }
 
+/* Options and words may be mixed: getopt_long moves the words to the end, and they begin at what is
+ * returned. */
 int ctl_opt_parse(const struct ctl_opt_usage *usage, const struct ctl_opt *opts, size_t n_opts,
                   int argc, char **argv, int *ret_exit)
 {

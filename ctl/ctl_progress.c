@@ -25,6 +25,7 @@ static void describe(const struct ctl_progress *p, uint64_t now, char *ret, size
                        bar_time((double)(now - p->counted_ns) / 1e9 * left / n, time));
 }
 
+/* The first call says how much was found; only from there on something is computed. */
 void ctl_progress_tell(void *arg, uint32_t n_read, uint32_t n_tokens)
 {
     struct ctl_progress *p = arg;

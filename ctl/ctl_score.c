@@ -18,7 +18,8 @@ static const struct ctl_opt_usage usage = {
     "With --choice it says instead how likely each of several continuations of the text is.\n"
 };
 
-/* Mean over the scored tokens; NaN when there are none. */
+/* Mean over the scored tokens; NaN when there are none. A window's first token has no probability
+ * (NaN). */
 static double mean_nll(const struct gist_score *s, size_t *ret_scored)
 {
     double sum = 0;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Borrows the text. */
 int ctl_spans_add(struct ctl_spans *s, const char *text, size_t len)
 {
     if (s->n == s->cap) {
@@ -27,6 +28,7 @@ int ctl_spans_add_list(struct ctl_spans *s, const struct ctl_opt_list *texts)
     return r;
 }
 
+/* Empty lines are no texts. */
 int ctl_spans_add_lines(struct ctl_spans *s, const struct ctl_text *t)
 {
     int r = CTL_OK;

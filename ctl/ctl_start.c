@@ -62,7 +62,8 @@ static int own_socket(struct sockaddr_un *ret)
                : ctl_fail(CTL_USAGE, "the path of the socket is longer than 107 bytes.");
 }
 
-/* The process that listens there; 0: nobody does. */
+/* The process that listens there; 0: nobody does. By connecting: the kernel tells whose socket it
+ * is without a word being said. */
 static int find_server(const struct sockaddr_un *at, struct ucred *ret)
 {
     socklen_t len = sizeof(*ret);
@@ -113,7 +114,8 @@ struct start {
     bool shown; /* a line that is written over */
 };
 
-/* The model that is named, that gistd.conf has, or the first one of the list. */
+/* The model that is named, that gistd.conf has, or the first one of the list. s->path stays NULL
+ * where gistd.conf has it: gistd reads that itself. */
 static int choose_model(struct start *s)
 {
     char used[OPTIONS_TEXT_MAX + 1];
@@ -128,6 +130,7 @@ static int choose_model(struct start *s)
     return ctl_model_fetch(DEFAULT_MODEL, &s->path);
 }
 
+/* One file is kept beside it, so two megabytes at most stay on the disk. */
 static int open_log(struct start *s)
 {
     char folder[PATH_MAX], before[PATH_MAX + 8];
@@ -149,7 +152,8 @@ static int open_log(struct start *s)
     return CTL_OK;
 }
 
-/* A socket that the kernel names. */
+/* A socket that the kernel names. Without a name in the file system there is nothing to take away
+ * afterwards. Messages carry who sent them (SO_PASSCRED). */
 static int open_notify(struct start *s)
 {
     struct sockaddr_un any = { .sun_family = AF_UNIX };
@@ -168,7 +172,8 @@ static int open_notify(struct start *s)
 }
 
 /* In the child: nothing of this terminal is left to it, nor a file that the caller had open, such
- * as a script's lock. The folder stays: paths behind -- and in variables are of there. */
+ * as a script's lock. The folder stays: paths behind -- and in variables are of there. Only what
+ * may be called between fork and exec in a program of one thread. */
 static void become_gistd(const struct start *s, char *const *argv)
 {
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -204,6 +209,7 @@ static int make_socket_folder(const struct start *s)
     return r < 0 ? ctl_fail(CTL_FAILED, "cannot make %s: %s", folder, strerror(-r)) : CTL_OK;
 }
 
+/* Its own process descriptor tells when it ends, whatever its number is by then. */
 static int spawn(struct start *s)
 {
     char gistd[PATH_MAX], *argv[ARGS_MAX + 8];
@@ -297,7 +303,8 @@ static void take_message(struct start *s)
 }
 
 /* Until it serves; or without --wait, until its options and the model's head were read, and clients
- * may come and wait themselves. */
+ * may come and wait themselves. A message is taken before the end is looked at: a daemon that says
+ * something and ends has said it. */
 static int await(struct start *s)
 {
     struct pollfd p[2] = { { .fd = s->notify_fd, .events = POLLIN },
@@ -351,6 +358,7 @@ static int tell_other(const struct start *s, pid_t pid)
                     "it was started with its own model and options: `gistctl stop` first.");
 }
 
+/* In this order, so that nothing is made or fetched when a daemon runs already. */
 static int start_daemon(struct start *s)
 {
     struct ucred peer;
@@ -414,6 +422,7 @@ int ctl_start(int argc, char **argv)
 
 /* --- stopping --------------------------------------------------------------------------------- */
 
+/* By the descriptor, so that no other process of that number is meant. */
 static int wait_end(int pid_fd, pid_t pid)
 {
     struct pollfd p = { .fd = pid_fd, .events = POLLIN };

@@ -51,6 +51,7 @@ int ctl_text_add(struct ctl_text *t, const char *bytes, size_t len)
     return 0;
 }
 
+/* Read into the text itself. A signal that is no Ctrl-C changes nothing. */
 static int add_fd(struct ctl_text *t, int fd)
 {
     for (;;) {
@@ -97,6 +98,7 @@ int ctl_text_read(struct ctl_text *t, const char *path)
                     strcmp(path, "-") == 0 ? "standard input" : path, strerror(-r));
 }
 
+/* Checked for each piece: that costs a system call, next to the one that writes it. */
 void ctl_text_print(const char *text, size_t len)
 {
     if (isatty(STDOUT_FILENO))

@@ -70,7 +70,8 @@ int ctl_tokenize(int argc, char **argv)
     return r;
 }
 
-/* Ids of a text, in place of it: an id needs at least as many bytes of text as "0 ". */
+/* Ids of a text, in place of it: an id needs at least as many bytes of text as "0 ". A NUL would
+ * end the reading early, without a word, so it is an error. */
 static int read_ids(const struct ctl_text *t, uint32_t **ret_ids, size_t *ret_n)
 {
     static const char between[] = " \t\r\n,[]";

@@ -1,3 +1,5 @@
+/* Programs and files that belong to gistctl are looked for beside it first: in a build tree, and
+ * where it is installed, both without a path that is compiled in. */
 #include "ctl/ctl_tool.h"
 
 #include <errno.h>
@@ -34,6 +36,8 @@ static int find_beside(const char *const *places, int mode, char ret[PATH_MAX])
     return -ENOENT;
 }
 
+/* Beside this one, or the first of $PATH. An empty part of $PATH, which shells take for the current
+ * folder, is passed over. */
 int ctl_tool_gistd(char ret[PATH_MAX])
 {
     static const char *const places[] = { "gistd", NULL };
@@ -86,6 +90,7 @@ static int redirect(posix_spawn_file_actions_t *actions, int fd, const struct ct
     return memory;
 }
 
+/* Takes fd. -EMFILE: there was none to redirect to. */
 static int collect(int fd, struct ctl_text *to)
 {
     char block[4096];
@@ -102,6 +107,8 @@ static int collect(int fd, struct ctl_text *to)
     return r < 0 ? r : n < 0 ? -errno : ctl_text_add(to, "", 0);
 }
 
+/* Output that nobody wants (NULL) goes where ours goes. Both files are read to the end, also after
+ * an error, since that closes them. */
 int ctl_tool_run(char *const *argv, struct ctl_text *out, struct ctl_text *err, int *ret_code)
 {
     posix_spawn_file_actions_t actions;

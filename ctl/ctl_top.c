@@ -167,6 +167,7 @@ static void print_json(const struct top *t, const struct gist_stats *s)
     fflush(stdout);
 }
 
+/* One picture for each Stats that the daemon sends; non-zero ends the watch. */
 static int show(void *arg, const struct gist_stats *s)
 {
     struct top *t = arg;
@@ -208,7 +209,8 @@ static void take_keys(struct top *t)
         t->ended |= key == 'q' || key == 'Q' || key == 27;
 }
 
-/* Until q, Ctrl-C, --once or the daemon's end. */
+/* Until q, Ctrl-C, --once or the daemon's end. After a cancel the loop goes on until the daemon has
+ * said that it came. */
 static int follow(struct top *t, gist_conn *c, uint64_t request)
 {
     bool cancelled = false;
@@ -234,7 +236,8 @@ static int follow(struct top *t, gist_conn *c, uint64_t request)
     return t->err == -ECANCELED && t->ended ? 0 : t->err;
 }
 
-/* False: the terminal can't do it. */
+/* False: the terminal can't do it. newterm and not initscr, which ends the program where it can't
+ * go on. */
 static bool open_screen(SCREEN **ret)
 {
     *ret = newterm(NULL, stdout, stdin);
@@ -256,6 +259,7 @@ static void close_screen(SCREEN *s)
     delscreen(s);
 }
 
+/* The screen is closed before anything is said: it would be lost with the picture. */
 static int run(struct top *t, double seconds)
 {
     SCREEN *screen = NULL;

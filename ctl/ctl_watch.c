@@ -155,7 +155,8 @@ static void begin_map(struct ctl_json *j, uint64_t id, const struct gist_segment
     ctl_json_open(j, "segments", '[');
 }
 
-/* j NULL: for people. A session that has ended meanwhile is none: -ENOENT. */
+/* j NULL: for people. A session that has ended meanwhile is none: -ENOENT. A long text comes in
+ * parts, each behind the last one's end. */
 static int print_map(gist_conn *c, uint64_t id, struct ctl_json *j)
 {
     struct run run = { .n = 0 };
@@ -184,7 +185,8 @@ static int print_map(gist_conn *c, uint64_t id, struct ctl_json *j)
     return 0;
 }
 
-/* Of a copy of their numbers: every call takes the lists away. */
+/* Of a copy of their numbers: every call takes the lists away. A session that ended in between is
+ * left out. */
 static int print_maps(gist_conn *c, const struct gist_stats *s, bool json)
 {
     uint64_t *ids = calloc((size_t)s->n_sessions + 1, sizeof(*ids));
