@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A question opens the answer: a chat model gets the head of the assistant's turn, another one
+ * "Answer:". */
 static int append(gist_conn *c, gist_session *s, const char *text, bool is_question,
                   struct gist_usage *ret)
 {
@@ -27,6 +29,8 @@ static int append(gist_conn *c, gist_session *s, const char *text, bool is_quest
     return r;
 }
 
+/* read_ns is this process's time, with everything that stands between: that is what a user waits.
+ */
 int ask_begin(gist_conn *c, const struct grid_cell *cell, const char *adapter,
               const struct ask_text *text, struct ask_session *ret)
 {
@@ -78,6 +82,7 @@ static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids,
     return 0;
 }
 
+/* Temperature 0, so that two runs say the same. Without any token the time is that of the end. */
 static int answer(struct ask_session *a, gist_session *s, const char *question, uint32_t max_tokens,
                   FILE *out, struct ask_answer *ret)
 {
@@ -92,6 +97,7 @@ static int answer(struct ask_session *a, gist_session *s, const char *question, 
     return r;
 }
 
+/* The fork ends with the question, so the next one finds the text as it was read. */
 int ask_question(struct ask_session *a, const char *question, uint32_t max_tokens,
                  struct ask_answer *ret)
 {
@@ -128,7 +134,8 @@ int ask_count(void *arg, const char *text, size_t len, size_t *ret_n)
     return r;
 }
 
-/* By a text of one word, which is counted alone too. */
+/* By a text of one word, which is counted alone too. What a prompt has beyond its text: heads of
+ * messages, dates, the question. */
 int ask_overhead(gist_conn *c, const char *question, size_t *ret_n)
 {
     static const char word[] = "one";

@@ -1,3 +1,6 @@
+/* Lines of other people's files: a field may be missing, or of another type. text_of and list_of
+ * give NULL for both, and parse_object takes a layout only when all that its function needs is
+ * there. */
 #include "eval/example.h"
 
 #include "eval/metrics.h"
@@ -45,6 +48,7 @@ static struct json_object *list_of(struct json_object *o, const char *name)
     return v;
 }
 
+/* An empty want keeps the place, for labels go by it. */
 static int add_want(struct example *e, const char *want)
 {
     char **more = reallocarray(e->wants, e->n_wants + 1, sizeof(*more));
@@ -66,6 +70,7 @@ static int add_wants(struct example *e, struct json_object *list)
     return r;
 }
 
+/* *ret is NULL on failure, for example_fini. */
 __attribute__((format(printf, 2, 3))) static int put(char **ret, const char *fmt, ...)
 {
     va_list ap;
@@ -81,7 +86,9 @@ __attribute__((format(printf, 2, 3))) static int put(char **ret, const char *fmt
 
 /* --- layouts ---------------------------------------------------------------------------------- */
 
-/* Retrieval tasks of RULER want all outputs; questions about documents, qa_1 and qa_2, any. */
+/* Retrieval tasks of RULER want all outputs; questions about documents, qa_1 and qa_2, any. What
+ * the model is to begin its answer with (answer_prefix) stands at the question's end: here the
+ * answer is a turn of its own. */
 static int parse_ruler(struct json_object *o, const char *name, struct example *e)
 {
     const char *input = text_of(o, "input"), *prefix = text_of(o, "answer_prefix");
@@ -182,6 +189,7 @@ static int parse_documents(struct json_object *o, struct example *e)
     return r;
 }
 
+/* wants and labels side by side: the i-th id has the i-th relevance. */
 static int parse_ranking(struct json_object *o, struct example *e)
 {
     struct json_object *list = list_of(o, "ctxs");
@@ -257,6 +265,7 @@ static int parse_repobench(struct json_object *o, struct example *e)
     return r;
 }
 
+/* The order matters: layouts are told apart by the fields that others lack. */
 static int parse_object(struct json_object *o, const char *name, struct example *e)
 {
     if (text_of(o, "input") && list_of(o, "outputs"))
@@ -293,7 +302,8 @@ int example_parse(const char *line, const char *name, struct example *ret)
 
 /* --- scores ----------------------------------------------------------------------------------- */
 
-/* Without fences and comments: models like to put them around. */
+/* Without fences and comments: models like to put them around. The first line that is code, as the
+ * sets' own programs take it. */
 static double score_code(const char *answer, const char *want)
 {
     const char *line = answer;

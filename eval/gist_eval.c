@@ -1,6 +1,12 @@
 /* eval/gist_eval.c - gist-eval: measures what a running daemon's model can still answer when its
  * old context is kept in one way or another.
- */
+ *
+ * A command is planned, then measured, then reported:
+ *
+ *     opts_load ---> make_plan ---> connect ---> results_open ---> measure ---> report_write
+ *
+ * What is wrong with a plan is said before anything is asked of a daemon. What an earlier run
+ * measured is in the results already and is not measured again. */
 #include "base/shown.h"
 #include "base/std.h"
 #include "eval/opts.h"
@@ -111,6 +117,8 @@ static int make_plan(enum opts_command command, const struct opts *o, struct pla
     return r;
 }
 
+/* The work of everything is added up first, for the bar. Perplexity has a grid of its own, in which
+ * `full` has cells by segment. */
 static int measure(struct run *run, const struct opts *o, struct plan *p, struct why *why)
 {
     double work =

@@ -1,3 +1,6 @@
+/* A combination that differs from another only in what has no effect is the same cell (simplify),
+ * so the grid may be much smaller than the product of the lists. Cells are in the order of the
+ * lists, the compressors outermost, and `full` first. */
 #include "eval/grid.h"
 
 #include "eval/words.h"
@@ -47,6 +50,7 @@ static int bad_compressor(const char *word, size_t len, struct why *why)
                    word, known);
 }
 
+/* The word ends at a blank or a comma, which strtoul stops at. */
 static int read_hydrate(const char *word, size_t len, uint32_t *ret, struct why *why)
 {
     char *end;
@@ -130,7 +134,8 @@ static int read_lists(const struct grid_opts *o, struct lists *ret, struct why *
     return r;
 }
 
-/* The i-th combination, its lists' indices as digits. */
+/* The i-th combination, its lists' indices as digits. The compressor is the highest digit, since it
+ * is divided by the product of all others. */
 static struct grid_cell combination(const struct grid_opts *o, const struct lists *l, size_t i)
 {
     size_t n = (size_t)o->parts.n * l->n_hydrate * o->tails.n * o->segments.n * o->ratios.n;
@@ -177,6 +182,7 @@ bool grid_same_cell(const struct grid_cell *a, const struct grid_cell *b)
            a->part == b->part;
 }
 
+/* Also the name in tables: no cell may have two. */
 const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP])
 {
     FILE *f = fmemopen(ret, GRID_NAME_CAP, "w");
@@ -203,6 +209,8 @@ const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP])
     return ret;
 }
 
+/* 0 hydration is "off" for `auto`, where it has to be said; for the others it is what they do
+ * anyway. */
 struct gist_memory grid_memory(const struct grid_cell *c, const char *adapter, uint32_t n_tokens)
 {
     struct gist_memory m = { .size = sizeof(m), .compressor = c->compressor };

@@ -46,6 +46,7 @@ static char *normal(const char *text)
     return s;
 }
 
+/* An empty want stands in every answer, as in the original. */
 double metrics_subem(const char *answer, const char *want)
 {
     char *a = normal(answer), *w = normal(want);
@@ -68,7 +69,9 @@ double metrics_accuracy(const char *answer, const char *want)
 
 /* --- common subsequences ---------------------------------------------------------------------- */
 
-/* Of two lists of numbers that stand for words or characters: one row of the table at a time. */
+/* Of two lists of numbers that stand for words or characters: one row of the table at a time. Row i
+ * has, at j, what the first i of a and the first j of b have in common. Memory is one row; time is
+ * the product of both lengths. */
 static size_t common(const uint64_t *a, size_t n_a, const uint64_t *b, size_t n_b, bool *ret_failed)
 {
     size_t *row = calloc(n_b + 1, sizeof(*row)), best;
@@ -104,6 +107,7 @@ static uint64_t hash_word(const char *word, size_t len)
     return h;
 }
 
+/* As ROUGE's tokenizer: what is no ASCII letter or digit only separates. */
 static size_t words(const char *text, uint64_t *ret)
 {
     size_t n = 0, len;
@@ -140,6 +144,7 @@ struct counts {
     bool failed;
 };
 
+/* No text has more parts than bytes. */
 static struct counts count(const char *a, const char *b, size_t (*split)(const char *, uint64_t *))
 {
     uint64_t *of_a = calloc(strlen(a) + 1, sizeof(*of_a)),
@@ -230,6 +235,7 @@ static int compare_down(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+/* Relevance at rank i counts 1 / log2(i + 1), ranks from 1. */
 static double gain(const double *v, size_t n, size_t k)
 {
     double sum = 0;
@@ -239,6 +245,7 @@ static double gain(const double *v, size_t n, size_t k)
     return sum;
 }
 
+/* The best possible ranking is that of all relevances in descending order. */
 double metrics_ndcg(const double *ranked, size_t n_ranked, const double *all, size_t n_all,
                     size_t k)
 {

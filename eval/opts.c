@@ -1,3 +1,5 @@
+/* Each command's table is put together from the parts that several have (.def): one line there is
+ * an option of every command that includes it. All of them fill one struct. */
 #include "eval/opts.h"
 
 #define GRID_ITEM(field, ...)   OPTIONS_ITEM(struct opts, grid.field, __VA_ARGS__),
@@ -66,6 +68,8 @@ static const struct options tables[OPTS_COMMAND__N] = {
     [OPTS_SETS] = TABLE(sets_items, "gist-eval sets"),
 };
 
+/* Defaults of all commands, since a plan looks at all fields. Flags come last: what is typed goes
+ * before what a file says. */
 int opts_load(enum opts_command command, int argc, char *const *argv, struct opts *ret,
               bool *ret_help, struct why *why)
 {

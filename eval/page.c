@@ -1,3 +1,5 @@
+/* One set of calls, two kinds of output. What differs is decided here, line by line, so that a
+ * report is written once. */
 #include "eval/page.h"
 
 #include "base/chart.h"
@@ -28,6 +30,7 @@ static void put_markdown(FILE *f, const char *s)
     }
 }
 
+/* Everything that is not markup of ours goes through here. */
 static void put(const struct page *p, const char *s)
 {
     if (p->html)
@@ -108,6 +111,7 @@ void page_table(struct page *p, const char *const *columns, size_t n_columns)
         (void)fputs("|\n", p->f);
 }
 
+/* A row ends with its last cell, so nobody has to say so. */
 void page_cell(struct page *p, const char *fmt, ...)
 {
     va_list ap;
@@ -154,6 +158,8 @@ static FILE *open_chart(const struct page *p, const char *title, char *ret, size
     return fopen(ret, "we");
 }
 
+/* For HTML the chart is written into the page, for Markdown into a file that the page shows. After
+ * a failure no more are begun. */
 FILE *page_chart(struct page *p, const char *title)
 {
     char path[PATH_MAX];

@@ -1,3 +1,4 @@
+/* Copied from the paper by hand, as text: they are shown and never computed with. */
 #include "eval/paper.h"
 
 #define COLUMNS_MAX 6u

@@ -11,7 +11,8 @@
 
 /* --- the text --------------------------------------------------------------------------------- */
 
-/* Enough sentences for so many tokens: each has at least as many tokens as words. */
+/* Enough sentences for so many tokens: each has more than eight words, and at least as many tokens
+ * as words. */
 static int make_prose(uint64_t seed, size_t n_tokens, char **ret, size_t *ret_len)
 {
     char sentence[PROSE_SENTENCE_CAP];
@@ -63,6 +64,8 @@ static void name_text(const char *path, char ret[RESULTS_NAME_CAP])
                            : path);
 }
 
+/* The text is tokenized once, and windows are cut of the tokens: so all cells score the same ones.
+ * Its name and seed are part of the items' names. */
 int ppl_load(struct run *r, const struct ppl_opts *o, uint64_t seed, struct ppl_text *ret,
              struct why *why)
 {
@@ -129,6 +132,8 @@ static size_t bin_of(size_t position)
     return bin;
 }
 
+/* The first segment is read without compressed memory in any cell, so it would only dilute the
+ * difference. */
 static void take_scores(const struct gist_score *s, uint32_t segment, struct results_item *ret)
 {
     struct mean all = { 0 }, bins[RESULTS_BINS] = { 0 }, quarters[RESULTS_QUARTERS] = { 0 };
@@ -189,6 +194,7 @@ double ppl_work(const struct run *r, const struct ppl_text *t)
     return (double)t->window * (double)t->n_windows * (double)r->grid->n;
 }
 
+/* Window by window in all cells: an interrupted run has whole windows to compare. */
 int ppl_run(struct run *r, const struct ppl_text *t, struct why *why)
 {
     int err = 0;

@@ -117,7 +117,7 @@ static const char *slot(char kind, const char *who, uint64_t *state)
     }
 }
 
-/* The pattern with each %x filled. */
+/* The pattern with each %x filled. What does not fit is cut at the end; no pattern comes near. */
 static void fill(const char *pattern, const char *who, uint64_t *state,
                  char ret[PROSE_SENTENCE_CAP])
 {
@@ -199,7 +199,8 @@ const char *prose_person(uint64_t seed, uint64_t index, char ret[PROSE_KEY_CAP])
     return ret;
 }
 
-/* An odd step through all pairs from where the seed says: none comes twice before all came. */
+/* An odd step through all pairs from where the seed says: none comes twice before all came. 7919 is
+ * a prime that divides neither list's length, so the step goes through all of them. */
 const char *prose_key(uint64_t seed, uint64_t index, char ret[PROSE_KEY_CAP])
 {
     uint64_t all = N_OF(adjectives) * N_OF(nouns);
@@ -219,6 +220,8 @@ const char *prose_food(uint64_t seed, uint64_t index, char ret[PROSE_KEY_CAP])
     return ret;
 }
 
+/* 9 * low numbers of n digits begin with low; the remainder is biased by less than one in 2^64 / (9
+ * * low). */
 const char *prose_number(uint64_t seed, uint64_t index, unsigned n, char ret[PROSE_KEY_CAP])
 {
     uint64_t low = 1;

@@ -1,3 +1,9 @@
+/* A plan is a product: lengths, tasks, items, and for the boundary probe places of a segment.
+ * each_text walks it twice, once to add up the work and once to do it.
+ *
+ * A text is asked several questions where its task allows: reading is most of the work. Its name is
+ * that of its first question, and all else follows from the plan, so a run that was ended finds the
+ * same texts again. */
 #include "eval/recall.h"
 
 #include "base/draw.h"
@@ -77,7 +83,8 @@ static int fit(struct run *r, const struct text *t, size_t n_tokens, struct task
     return err < 0 ? run_failed(r, err, why) : 0;
 }
 
-/* Room for the longest question that the task has, in UUIDs, and its answer. */
+/* Room for the longest question that the task has, in UUIDs, and its answer. A question names a key
+ * as long as an answer, which is why the answer's room is taken twice. */
 static int ask_text(struct run *r, struct text *t, struct why *why)
 {
     uint32_t room = 2 * task_traits(t->spec.kind)->answer + ROUND;
@@ -111,7 +118,8 @@ static char *padded(const struct task *t, const char *pad, uint32_t n)
     return text;
 }
 
-/* 1: it is n_tokens long now. 0: not with this pad. */
+/* 1: it is n_tokens long now. 0: not with this pad. A pad may join what is before it, so the number
+ * is corrected by what the count says, a few times. */
 static int try_pad(struct run *r, struct task *t, const char *pad, size_t n_tokens, struct why *why)
 {
     int64_t n = 0;
@@ -150,7 +158,8 @@ static int make_exact(struct run *r, struct task *t, size_t n_tokens, struct why
 }
 
 /* So that the question's last token is `offset` tokens into a segment: at 0 all before the answer
- * is packed. */
+ * is packed. Two texts are made: a first one only to have its question, whose tokens are part of
+ * the prompt; then the one that is as long as that leaves room for. */
 static int end_at(struct run *r, struct text *t, uint32_t segment, struct why *why)
 {
     size_t overhead, end = (size_t)t->run.length / segment * segment + t->run.offset;
@@ -180,6 +189,8 @@ static int end_at(struct run *r, struct text *t, uint32_t segment, struct why *w
     return err;
 }
 
+/* The first that a cell names: places are of one segment for all cells, or columns of the table
+ * would mean different things. */
 static uint32_t boundary_segment(const struct run *r)
 {
     struct gist_info info;

@@ -1,3 +1,6 @@
+/* A section looks whether the results have anything for it, and writes nothing else. Every number
+ * comes from tally(): a filter says which items, and cells of a table are filters that differ in
+ * one thing. */
 #include "eval/report.h"
 
 #include "base/chart.h"
@@ -18,6 +21,7 @@ struct report {
     int err;
 };
 
+/* Without memory zeros, and w->err, which the report ends with. */
 static struct tally tally(struct report *w, const struct tally_filter *f)
 {
     struct tally t = { 0 };
@@ -75,6 +79,7 @@ static void put_score(struct page *p, const struct tally *t)
         put_share(p, t->sum, t->n);
 }
 
+/* What could not be measured is a dash, not a number. */
 __attribute__((format(printf, 3, 0))) static void put_number(struct page *p, double v,
                                                              const char *fmt)
 {
@@ -100,6 +105,8 @@ static void put_scores(struct report *w, struct tally_filter f, const struct tal
     }
 }
 
+/* Of the same questions only (pairs), so that a cell which could not be asked some of them is not
+ * compared with all. */
 static void put_of_full(struct page *p, const struct tally *t)
 {
     put_number(p, t->full_sum > 0 ? 100 * t->pairs_sum / t->full_sum : NAN, "%.0f");
@@ -121,7 +128,8 @@ static bool begin_percents(const struct report *w, const char *title, struct cha
     return true;
 }
 
-/* Scores over a number that items differ in, a curve a cell. */
+/* Scores over a number that items differ in, a curve a cell. Curves are shifted by some pixels
+ * each, so that their intervals do not lie on each other. */
 static void draw_scores(struct report *w, struct tally_filter f, enum tally_of of,
                         const char *title, const char *x_name)
 {
@@ -419,6 +427,7 @@ static double mean_bins(const double *v, size_t first, size_t end)
     return n > 0 ? sum / n : NAN;
 }
 
+/* The last one that any item has: segments of several lengths fill several of them. */
 static size_t last_bin(const double *v)
 {
     size_t n = RESULTS_BINS;
@@ -428,7 +437,8 @@ static size_t last_bin(const double *v)
     return n - 1;
 }
 
-/* nll of full attention (compressor GIST_FULL) or of no memory, with the cell's segment. */
+/* nll of full attention (compressor GIST_FULL) or of no memory, with the cell's segment. No cell of
+ * the grid need be of that kind: then the tally is empty, and NAN. */
 static double bound(struct report *w, struct tally_filter f, enum gist_compressor compressor)
 {
     struct grid_cell c = { .compressor = compressor, .segment = f.cell->segment };
@@ -437,6 +447,7 @@ static double bound(struct report *w, struct tally_filter f, enum gist_compresso
     return tally(w, &f).nll;
 }
 
+/* The gap closed: 100 is as good as full attention, 0 as good as no memory at all. */
 static void write_ppl_row(struct report *w, const struct tally_filter *f)
 {
     struct page *p = w->p;

@@ -1,3 +1,5 @@
+/* Fields are tables of names and offsets, by type. A new one is a line there: it is written, read
+ * and, if it is part of the name, compared from then on; files from before have it as 0 or NAN. */
 #include "eval/results.h"
 
 #include "base/files.h"
@@ -148,7 +150,8 @@ static struct json_object *make_line(const struct results_item *it)
     return o;
 }
 
-/* One write: another process sees the line or does not. Releases o. */
+/* One write: another process sees the line or does not. Releases o. At the file's end as it is now:
+ * what another program may have cut off or added is not written over. */
 static int write_line(const struct results *r, struct json_object *o, struct why *why)
 {
     const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_NOSLASHESCAPE);
@@ -165,6 +168,7 @@ static int write_line(const struct results *r, struct json_object *o, struct why
     return err < 0 ? why_set(why, err, "%s: %s", r->path, strerror(-err)) : 0;
 }
 
+/* Room doubles whenever the number is a power of two: no capacity has to be kept. */
 static int keep(struct results *r, const struct results_item *it)
 {
     if ((r->n & (r->n - 1)) == 0) {
@@ -234,6 +238,7 @@ static int find_kind(const char *name)
     return -1;
 }
 
+/* An item of a later version with a compressor that is not known here is none. */
 static bool read_item(struct json_object *o, struct results_item *ret)
 {
     const char *task = get_text(o, "task"), *answer = get_text(o, "answer");
@@ -295,7 +300,8 @@ static int take_line(struct results *r, const char *text, size_t n, struct why *
     return err < 0 ? why_set(why, err, "out of memory") : 0;
 }
 
-/* ret_whole: bytes of whole lines. */
+/* ret_whole: bytes of whole lines. The last line counts only with its end: without it the run was
+ * ended while it was written. */
 static int read_lines(struct results *r, FILE *f, off_t *ret_whole, struct why *why)
 {
     char *line = NULL;
@@ -314,6 +320,8 @@ static int read_lines(struct results *r, FILE *f, off_t *ret_whole, struct why *
     return err;
 }
 
+/* A copy of the descriptor, for fclose closes what it has; the lock is on the file, and stays with
+ * the other one. */
 static int read_file(struct results *r, int fd, off_t *ret_whole, struct why *why)
 {
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -391,7 +399,8 @@ static int write_head(struct results *r, const char *model, const char *digest, 
     return write_line(r, o, why);
 }
 
-/* An open file, as it was left, to the last whole line. */
+/* An open file, as it was left, to the last whole line. The lock first, then the reading: another
+ * run might be adding. It is checked before anything is cut. */
 static int go_on(struct results *r, const char *model, const char *digest, struct why *why)
 {
     off_t whole;

@@ -26,6 +26,7 @@ static void on_signal(int sig)
         gist_cancel_async(c);
 }
 
+/* SA_RESETHAND: a second signal finds the default, which ends the program. */
 void run_catch(gist_conn *c)
 {
     struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
@@ -112,6 +113,7 @@ void run_end(struct run *r)
     bar_end(&r->bar);
 }
 
+/* After an interrupt every failure is that interrupt. */
 int run_failed(const struct run *r, int err, struct why *why)
 {
     const char *text = gist_error(r->c);
@@ -123,6 +125,7 @@ int run_failed(const struct run *r, int err, struct why *why)
 
 /* --- one question ----------------------------------------------------------------------------- */
 
+/* Takes the answer's text. */
 static void fill_item(const struct ask_session *a, const struct ask_answer *got,
                       struct results_item *ret)
 {
@@ -152,7 +155,8 @@ void run_close(struct run_reader *reader)
     ask_end(&reader->session);
 }
 
-/* Of those that are known nothing is read. */
+/* Of those that are known nothing is read. A text that does not fit is remembered in the reader, so
+ * that its other questions are not tried. */
 int run_ask(struct run *r, struct run_reader *reader, const struct run_ask *ask,
             struct results_item *it, struct why *why)
 {
@@ -197,7 +201,8 @@ static void name_item(const struct run_text *t, const struct grid_cell *cell, ui
     ret->offset = t->offset;
 }
 
-/* Of one question in one cell: its part of reading the text, and the answer. */
+/* Of one question in one cell: its part of reading the text, and the answer. In tokens read; one
+ * that is written costs about as much as four. */
 static double item_work(const struct run_text *t)
 {
     return (double)t->length / t->n_asks + 4 * task_traits(t->spec->kind)->answer;
@@ -241,6 +246,7 @@ static void score_task(void *arg, const char *answer, struct results_item *ret)
     ret->prefix = metrics_prefix(answer, ask->want[0]);
 }
 
+/* One session a cell: the first question that is not known reads the text, the others fork. */
 static int ask_cell(struct run *r, const struct run_text *t, const struct grid_cell *cell,
                     struct why *why)
 {

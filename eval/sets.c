@@ -35,6 +35,7 @@ static int compare(const FTSENT **a, const FTSENT **b)
     return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
+/* In order of names, so that two runs ask in the same order. */
 int sets_open(const struct sets_opts *o, struct sets *ret, struct why *why)
 {
     char *roots[] = { (char *)o->data, NULL };
@@ -145,6 +146,7 @@ static bool known(struct run *r, const char *task, uint64_t index)
     return true;
 }
 
+/* A line that is known is not even parsed. */
 static int ask_line(struct run *r, const char *path, const char *task, uint64_t index,
                     const char *line, struct why *why)
 {

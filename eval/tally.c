@@ -70,6 +70,7 @@ struct sums {
     struct means segment, quarter;
 };
 
+/* The item's twin of full attention: the same in all but the cell. */
 static void add_pair(struct sums *s, const struct results *r, const struct results_item *it)
 {
     struct results_item name = *it;
@@ -84,6 +85,7 @@ static void add_pair(struct sums *s, const struct results *r, const struct resul
     s->added[s->t.n_pairs++] = ((double)it->first_token_ns - (double)full->first_token_ns) * 1e-9;
 }
 
+/* A text that did not fit has no score and counts as that, not as a wrong answer. */
 static void add_answer(struct sums *s, const struct results *r, const struct results_item *it)
 {
     double n = (double)it->prompt_tokens;
@@ -132,6 +134,7 @@ static void finish(struct sums *s)
     take_list(&s->quarter, t->by_quarter, RESULTS_QUARTERS);
 }
 
+/* added has room for every item, for each may have a pair. */
 int tally_make(const struct results *r, const struct tally_filter *f, struct tally *ret)
 {
     struct sums s = { .added = calloc(r->n + 1, sizeof(*s.added)) };
@@ -156,6 +159,7 @@ int tally_make(const struct results *r, const struct tally_filter *f, struct tal
 
 /* --- lists ------------------------------------------------------------------------------------ */
 
+/* What is beyond the list's room is left out; a grid has no more cells. */
 void tally_cells(const struct results *r, const struct tally_filter *f, struct tally_cells *ret)
 {
     ret->n = 0;

@@ -60,6 +60,7 @@ struct writer {
     FILE *out;
 };
 
+/* 16: more than there are streams, so no two kinds share one. */
 static uint64_t seed_of(const struct writer *w, enum stream s)
 {
     return draw_at(w->spec->seed, (uint64_t)w->spec->kind * 16 + s);
@@ -163,6 +164,7 @@ static uint32_t pair_of(const struct writer *w, uint32_t i)
     return u < w->spec->n_units ? u : w->spec->n_units - 1;
 }
 
+/* Questions may meet at one pair where a text is short; each notes it for itself. */
 static void write_pair(struct writer *w, uint32_t unit)
 {
     bool json = w->spec->kind == TASK_JSON;
@@ -207,6 +209,8 @@ static void write_pairs(struct writer *w)
 
 /* --- lives ------------------------------------------------------------------------------------ */
 
+/* Drawn from the spec's seed and not by kind (seed_of): a task and its surprise hide the same
+ * value. */
 static void put_special(struct writer *w, const char *who)
 {
     bool food = w->spec->kind == TASK_FOOD || w->spec->kind == TASK_FOOD_SURPRISE;
@@ -286,7 +290,8 @@ int task_make(const struct task_spec *spec, struct task *ret)
     return 0;
 }
 
-/* What n_units make, kept in ret when it fits. */
+/* What n_units make, kept in ret when it fits. *ret_n is what it counts to, also when that is too
+ * much. */
 static int try_units(struct task_spec *s, uint32_t n_units, task_count_fn *count, void *arg,
                      size_t *ret_n, size_t n_tokens, struct task *ret)
 {
