@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
+/* The only bound of the recursion here: each group calls alternatives, sequence and part once more.
+ * A set takes 1 KiB of the stack, and part has one on each level. */
 #define GROUPS_MAX 40u
 #define RANGES_MAX 128u
 
@@ -39,6 +41,7 @@ static void wrong(struct reader *p, const char *what)
     expr_fail(p->b, -EINVAL, "%s: the pattern %s", p->where, what);
 }
 
+/* Behind the last byte *p->at is the NUL, which is no `c`: the place never moves past the end. */
 static bool take(struct reader *p, char c)
 {
     if (*p->at != c)
@@ -269,6 +272,8 @@ static uint32_t part(struct reader *p)
     return one_char(p, escape(p));
 }
 
+/* Reading stops at the digit that makes it too large, before the number could wrap. Then
+ * expr_repeat refuses it, or bounded the digits that are left. */
 static uint32_t number(struct reader *p)
 {
     uint32_t n = 0;

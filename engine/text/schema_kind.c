@@ -103,6 +103,8 @@ static uint32_t as_rule(struct schema *s, uint32_t e, const struct schema_place 
     return expr_call(&s->build, rule);
 }
 
+/* Lengths that no string has are no error: the schema may be one of several, and EXPR_NEVER is left
+ * out of those. */
 uint32_t schema_string(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
     uint32_t min = count(s, x, "minLength", 0, at), max = count(s, x, "maxLength", EXPR_NO_MAX, at);

@@ -24,6 +24,7 @@ static bool is_name(char c)
     return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
+/* The source need not end with a NUL, so nothing is compared past its end. */
 static bool ahead(const struct reader *r, const char *what)
 {
     size_t len = strlen(what);
@@ -100,7 +101,8 @@ static int read_literal(struct reader *r)
 }
 
 /* The inside of {{ }} or {% %}, whose opening was read, to its end. The sign before the end is in
- * the output by then, and is taken back. */
+ * the output by then, and is taken back. There is always a byte before out[n]: the opening mark at
+ * least. */
 static int read_tag(struct reader *r, const char *close, char close_mark)
 {
     int e;
@@ -166,7 +168,8 @@ static int read_template(struct reader *r)
 }
 
 /* Whether the source has bytes that would look like our own marks. Bytes of 0x80 and above are no
- * marks, whatever the sign of char. */
+ * marks, whatever the sign of char. A literal that holds marks could look like an expression which
+ * the template does not have. */
 static bool has_marks(const char *source, size_t len)
 {
     size_t i;

@@ -11,8 +11,9 @@ struct key {
     uint32_t id;
 };
 
-/* `head` has the first bytes as a number, the first one uppermost, so numbers compare as bytes do.
- * A shorter token is padded with zeros there and sorted by the rest. */
+/* Bytes in `head` are a number, the first one uppermost, so that numbers compare as bytes do. A
+ * shorter token is padded with zeros there: it ties with one that goes on with NULs, and the whole
+ * bytes decide. */
 static int by_bytes(const void *a, const void *b, void *vocab)
 {
     const struct key *p = a, *q = b;
@@ -40,7 +41,8 @@ static struct key key_of(const struct vocab *v, uint32_t id)
 }
 
 /* Tokens that end an answer are not tried against a grammar: they may come exactly where it may end
- * (ends). */
+ * (ends). Special tokens mean something else than the text that they are written as, and a walk
+ * (mask.c) has a level for each of TRIE_LEN_MAX bytes, no more. */
 static int sort(struct trie *t, const struct vocab *v)
 {
     struct key *keys = calloc(t->n_vocab + 1, sizeof(*keys));
@@ -74,7 +76,8 @@ static uint8_t common(const struct trie *t, uint32_t i)
     return (uint8_t)same;
 }
 
-/* Bytes lie in the order in which they are read, which is what a walk's time is made of. */
+/* The bytes are copied in the order in which they are read, which is what a walk's time is made of:
+ * in the vocabulary, neighbours of this order lie far apart. */
 static int fill(struct trie *t, const struct vocab *v)
 {
     size_t len, all = 0;
@@ -88,7 +91,7 @@ static int fill(struct trie *t, const struct vocab *v)
     t->bytes = malloc(all + 1);
     if (!t->bytes)
         return -ENOMEM;
-    memset(t->block_lcp, 0xff, t->n_words);
+    memset(t->block_lcp, 0xff, t->n_words); /* above any lcp */
     for (uint32_t i = 0; i < t->n; i++) {
         const uint8_t *bytes = vocab_bytes(v, t->ids[i], &len);
 
