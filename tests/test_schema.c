@@ -177,6 +177,13 @@ static const struct {
     { "", "not JSON" },
     { "{\"type\":", "not JSON" },
     { "{} {}", "not JSON" },
+    { "{\"const\":NaN}", "not JSON: byte 9: 'N'" }, /* what json-c takes for JSON */
+    { "{\"enum\":[1,-Infinity]}", "not JSON: byte 12: 'I'" },
+    { "{\"const\":1.}", "not JSON: byte 10: '.'" },
+    { "{\"const\":[1.e5]}", "not JSON: byte 11: '.'" },
+    { "{\"const\":-.5}", "not JSON: byte 10: '.'" },
+    { "{\"const\":-01.5}", "not JSON: byte 10: '0'" },
+    { "{'const':1}", "not JSON: byte 1: '" },
     { "[]", "the schema: a schema is an object" },
     { "{\"not\":{}}", "the schema's /not: this keyword is not supported" },
     { "{\"properties\":{\"a/b\":{\"items\":{\"multipleOf\":2}}}}",

@@ -432,6 +432,35 @@ uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schem
 
 /* --- a text ----------------------------------------------------------------------------------- */
 
+static bool is_digit(const char *text, size_t i, size_t len)
+{
+    return i < len && text[i] >= '0' && text[i] <= '9';
+}
+
+/* What json-c takes outside of strings though JSON has no such thing, the strict flag or not: NaN,
+ * Infinity, apostrophes around a key, a point without a digit on both sides, a zero before other
+ * digits. A double keeps its text, so as a `const` it would be written as it stands
+ * (schema_literal), into answers that are to be JSON. */
+static bool is_no_json(const char *text, size_t i, size_t len)
+{
+    bool before = i > 0 && is_digit(text, i - 1, len), behind = is_digit(text, i + 1, len);
+    bool exponent = (i > 0 && strchr("eE", text[i - 1])) ||
+                    (i > 1 && strchr("+-", text[i - 1]) && strchr("eE", text[i - 2]));
+
+    switch (text[i]) {
+    case 'N':
+    case 'I':
+    case '\'':
+        return true;
+    case '.':
+        return !before || !behind;
+    case '0':
+        return behind && !before && !exponent && !(i > 0 && text[i - 1] == '.');
+    default:
+        return false;
+    }
+}
+
 /* The parser would cut a key at U+0000, and numbers of more than 64 bits. Looked for in the text,
  * since the parser's result no longer shows it. */
 static int check_text(const char *text, size_t len, struct why *why)
@@ -445,6 +474,9 @@ static int check_text(const char *text, size_t len, struct why *why)
             return why_set(why, -ENOTSUP,
                            "the schema has a number of more than 18 digits, which "
                            "is not supported");
+        if (!inside && is_no_json(text, i, len))
+            return why_set(why, -EINVAL, "the schema is not JSON: byte %zu: '%c' can't stand there",
+                           i, text[i]);
         if (inside && text[i] == '\\') {
             if (len - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
                 return why_set(why, -ENOTSUP, "the schema has a U+0000, which is not supported");
