@@ -133,13 +133,14 @@ static uint32_t escape(struct reader *p)
     return (uint32_t)c & 0x7f;
 }
 
-/* One character that is no sign, of one to four bytes. */
+/* One character that is no sign, of one to four bytes; no further does strnlen look, or a pattern
+ * of plain characters would be read to its end for each of them. */
 static uint32_t plain(struct reader *p)
 {
     size_t len = 0;
     uint32_t c;
 
-    if (utf8_check((const uint8_t *)p->at, strlen(p->at), &len) != UTF8_OK) {
+    if (utf8_check((const uint8_t *)p->at, strnlen(p->at, 4), &len) != UTF8_OK) {
         wrong(p, "is not UTF-8");
         return 0;
     }
