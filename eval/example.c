@@ -166,10 +166,11 @@ static int put_documents(struct json_object *list, bool ids, char **ret)
         return -ENOMEM;
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *d = json_object_array_get_idx(list, i);
-        const char *title = text_of(d, "title"), *text = text_of(d, "text");
+        const char *title = text_of(d, "title"), *text = text_of(d, "text"),
+                   *id = json_object_get_string(json_object_object_get(d, "id"));
 
-        if (ids)
-            (void)fprintf(f, "[ID: %s] ", json_object_get_string(json_object_object_get(d, "id")));
+        if (ids && id)
+            (void)fprintf(f, "[ID: %s] ", id);
         (void)fprintf(f, "%s%s%s\n\n", title ? title : "", title ? ": " : "", text ? text : "");
     }
     return fclose(f) == 0 ? 0 : -ENOMEM;
@@ -340,7 +341,7 @@ static double score_ranking(const struct example *e, const char *answer)
     for (const char *at = answer; ranked && seen && *at; at += len ? len : 1) {
         for (len = 0; is_id(at[len]); len++)
             ;
-        for (size_t i = 0; i < e->n_wants; i++) {
+        for (size_t i = 0; len > 0 && i < e->n_wants; i++) {
             if (seen[i] || !words_same(at, len, e->wants[i]))
                 continue;
             seen[i] = true;

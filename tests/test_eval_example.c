@@ -117,6 +117,12 @@ static void test_ranking(void **state)
     expect_score(&e, "10 > 10 > 1", 3 / log2(3) / ideal);
     expect_score(&e, "none", 0);
     example_fini(&e);
+    e = parse("{\"query\": \"q\", \"ctxs\": [{\"text\": \"a\", \"label\": 3}, "
+              "{\"id\": 7, \"text\": \"b\", \"label\": 1}]}",
+              "msmarco"); /* nothing names the first one */
+    assert_string_equal(e.text, "a\n\n[ID: 7] b\n\n");
+    expect_score(&e, "[7]", 1 / (3 + 1 / log2(3)));
+    example_fini(&e);
 }
 
 static void test_refused(void **state)
