@@ -35,13 +35,15 @@ void avx512_dense(const struct kernels_dense *p);
 float avx512_soften(float *x, uint32_t n, float *ret_sum);
 void avx512_widen_f16(const uint16_t *x, uint32_t n, float *ret);
 
-/* Attention (kernels_avx512_attn.c). */
+/* Storing (kernels_avx512_store.c). */
 void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile);
 void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile);
 void avx512_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                           void *v_tile);
+
+/* Attention (kernels_avx512_attn.c). */
 /* rope for one head; ret may be x. */
 void avx512_turn(const float *x, const float *cs, uint32_t hd, float *ret);
 void avx512_attn_f16(const struct kernels_attn *a);
