@@ -1,4 +1,4 @@
-#include "engine/file/gguf.h"
+#include "engine/file/gguf_header.h"
 #include "engine/file/quant.h"
 
 #include <assert.h>
@@ -20,30 +20,6 @@
 #define ALIGN_MIN     8u /* the specification: a multiple of 8 */
 #define ALIGN_MAX     (1u << 20)
 #define READ_FIRST    (1u << 20)
-#define LABEL_MAX     160u
-
-struct pair {
-    struct gguf_str key;
-    enum gguf_kind kind;
-    const uint8_t *value; /* an array: its element kind */
-};
-
-struct gguf {
-    char *path;
-    char label[LABEL_MAX];
-    int fd;
-    uint8_t *own; /* the header's bytes read so far; NULL when the file is in memory */
-    const uint8_t *p;
-    size_t have;  /* bytes at p */
-    uint64_t len; /* bytes of the file */
-
-    struct pair *pairs; /* sorted by key */
-    size_t n_pairs;
-    struct gguf_tensor *tensors; /* in the file's order */
-    const struct gguf_tensor **by_name;
-    size_t n_tensors;
-    size_t header_len;
-};
 
 /* A cursor over the header. What runs past the bytes that are there, but not past the file, ends
  * the attempt with -EAGAIN and `need`: more is read, and the header is parsed again from the start.
@@ -57,62 +33,18 @@ struct reader {
     uint64_t index, of;
 };
 
-static const struct {
-    const char *name;
-    uint8_t bytes; /* 0: not of one size */
-} kinds[GGUF__N] = {
-    [GGUF_U8] = { "u8", 1 },       [GGUF_I8] = { "i8", 1 },     [GGUF_U16] = { "u16", 2 },
-    [GGUF_I16] = { "i16", 2 },     [GGUF_U32] = { "u32", 4 },   [GGUF_I32] = { "i32", 4 },
-    [GGUF_F32] = { "f32", 4 },     [GGUF_BOOL] = { "bool", 1 }, [GGUF_STRING] = { "string", 0 },
-    [GGUF_ARRAY] = { "array", 0 }, [GGUF_U64] = { "u64", 8 },   [GGUF_I64] = { "i64", 8 },
-    [GGUF_F64] = { "f64", 8 },
-};
-
 /* --- sentences -------------------------------------------------------------------------------- */
-
-const char *gguf_type_name(uint32_t type)
-{
-    static const char *const names[] = {
-        "F32",     "F16",   "Q4_0",   "Q4_1",  "Q4_2",  "Q4_3",   "Q5_0", "Q5_1",    "Q8_0",
-        "Q8_1",    "Q2_K",  "Q3_K",   "Q4_K",  "Q5_K",  "Q6_K",   "Q8_K", "IQ2_XXS", "IQ2_XS",
-        "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8",   "I16",     "I32",
-        "I64",     "F64",   "IQ1_M",  "BF16",  NULL,    NULL,     NULL,   "TQ1_0",   "TQ2_0",
-        NULL,      NULL,    NULL,     "MXFP4", "NVFP4", "Q1_0",   "Q2_0",
-    };
-
-    if (type >= sizeof(names) / sizeof(names[0]) || !names[type])
-        return "unknown";
-    return names[type];
-}
-
-const char *gguf_show(struct gguf_str s, char ret[GGUF_SHOW_MAX])
-{
-    size_t room = GGUF_SHOW_MAX - 3; /* two quotes and the NUL */
-    size_t n = s.len <= room ? s.len : room - 3;
-    char *to = ret;
-
-    *to++ = '"';
-    for (size_t i = 0; i < n; i++)
-        *to++ = s.s[i] >= ' ' && s.s[i] <= '~' ? s.s[i] : '?';
-    if (n < s.len) {
-        memcpy(to, "...", 3);
-        to += 3;
-    }
-    *to++ = '"';
-    *to = '\0';
-    return ret;
-}
 
 /* A path may be longer than a sentence: the end says more than the beginning. */
 static void set_label(struct gguf *g, const char *path)
 {
     size_t n = strlen(path);
 
-    if (n < LABEL_MAX) {
+    if (n < GGUF_LABEL_MAX) {
         memcpy(g->label, path, n + 1);
     } else {
         memcpy(g->label, "...", 3);
-        memcpy(g->label + 3, path + n - (LABEL_MAX - 4), LABEL_MAX - 3);
+        memcpy(g->label + 3, path + n - (GGUF_LABEL_MAX - 4), GGUF_LABEL_MAX - 3);
     }
 }
 
@@ -200,7 +132,7 @@ static int skip_array(struct reader *r)
     if (kind == GGUF_ARRAY)
         return bad(r, "an array of %s, expected an array of plain values or strings", "arrays");
     if (kind != GGUF_STRING) {
-        if (__builtin_mul_overflow(n, kinds[kind].bytes, &bytes))
+        if (__builtin_mul_overflow(n, gguf_kind_bytes[kind], &bytes))
             bytes = UINT64_MAX; /* more than any file has */
         e = take(r, bytes, &p);
         return e == 0 && kind == GGUF_BOOL ? check_bools(r, p, n) : e;
@@ -213,7 +145,7 @@ static int skip_array(struct reader *r)
     return e;
 }
 
-static int take_pair(struct reader *r, struct pair *ret)
+static int take_pair(struct reader *r, struct gguf_pair *ret)
 {
     const uint8_t *p;
     struct gguf_str s;
@@ -234,20 +166,8 @@ static int take_pair(struct reader *r, struct pair *ret)
         return take_str(r, &s);
     if (kind == GGUF_ARRAY)
         return skip_array(r);
-    e = take(r, kinds[kind].bytes, &p);
+    e = take(r, gguf_kind_bytes[kind], &p);
     return e == 0 && kind == GGUF_BOOL ? check_bools(r, p, 1) : e;
-}
-
-static int compare_str(struct gguf_str a, struct gguf_str b)
-{
-    int c = memcmp(a.s, b.s, a.len < b.len ? a.len : b.len);
-
-    return c ? c : (a.len > b.len) - (a.len < b.len);
-}
-
-static int compare_pairs(const void *a, const void *b)
-{
-    return compare_str(((const struct pair *)a)->key, ((const struct pair *)b)->key);
 }
 
 static int take_pairs(struct reader *r, struct gguf *g)
@@ -265,9 +185,9 @@ static int take_pairs(struct reader *r, struct gguf *g)
             return e;
     }
     if (g->n_pairs > 0)
-        qsort(g->pairs, g->n_pairs, sizeof(*g->pairs), compare_pairs);
+        qsort(g->pairs, g->n_pairs, sizeof(*g->pairs), gguf_compare_pairs);
     for (size_t i = 1; i < g->n_pairs; i++)
-        if (compare_pairs(&g->pairs[i - 1], &g->pairs[i]) == 0)
+        if (gguf_compare_pairs(&g->pairs[i - 1], &g->pairs[i]) == 0)
             return why_set(r->why, -EINVAL, "%s: key %s is there twice", g->label,
                            gguf_show(g->pairs[i].key, shown));
     return 0;
@@ -326,12 +246,6 @@ static int take_tensor(struct reader *r, struct gguf_tensor *t)
     if (e == 0)
         e = take_u64(r, &t->off); /* from the start of the data, for now */
     return e ? e : measure_tensor(r, t);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return compare_str((*(const struct gguf_tensor *const *)a)->name,
-                       (*(const struct gguf_tensor *const *)b)->name);
 }
 
 static int compare_offs(const void *a, const void *b)
@@ -400,9 +314,9 @@ static int check_tensors_apart(struct gguf *g, struct why *why)
                            gguf_show(s->name, a), gguf_show(t->name, b), t->off);
     }
     if (g->n_tensors > 0)
-        qsort(g->by_name, g->n_tensors, sizeof(*g->by_name), compare_names);
+        qsort(g->by_name, g->n_tensors, sizeof(*g->by_name), gguf_compare_names);
     for (size_t i = 1; i < g->n_tensors; i++)
-        if (compare_names(&g->by_name[i - 1], &g->by_name[i]) == 0)
+        if (gguf_compare_names(&g->by_name[i - 1], &g->by_name[i]) == 0)
             return why_set(why, -EINVAL, "%s: tensor %s is there twice", g->label,
                            gguf_show(g->by_name[i]->name, a));
     return 0;
@@ -641,175 +555,4 @@ void gguf_close(struct gguf *g)
     if (g->fd >= 0)
         (void)close(g->fd);
     free(g);
-}
-
-/* --- what was read ---------------------------------------------------------------------------- */
-
-const char *gguf_path(const struct gguf *g)
-{
-    return g->path;
-}
-
-const char *gguf_label(const struct gguf *g)
-{
-    return g->label;
-}
-
-uint64_t gguf_len(const struct gguf *g)
-{
-    return g->len;
-}
-
-int gguf_fd(const struct gguf *g)
-{
-    return g->fd;
-}
-
-const uint8_t *gguf_header(const struct gguf *g, size_t *ret_len)
-{
-    *ret_len = g->header_len;
-    return g->p;
-}
-
-static const struct pair *find_pair(const struct gguf *g, const char *key)
-{
-    struct pair wanted = { .key = { key, strlen(key) } };
-
-    if (g->n_pairs == 0)
-        return NULL;
-    return bsearch(&wanted, g->pairs, g->n_pairs, sizeof(*g->pairs), compare_pairs);
-}
-
-/* An integer of any width as its value: false when it is negative or no integer. */
-static bool read_unsigned(const struct pair *p, uint64_t *ret)
-{
-    uint64_t u = 0;
-    unsigned bits = kinds[p->kind].bytes * 8u;
-    bool is_signed;
-
-    switch (p->kind) {
-    case GGUF_U8:
-    case GGUF_U16:
-    case GGUF_U32:
-    case GGUF_U64:
-        is_signed = false;
-        break;
-    case GGUF_I8:
-    case GGUF_I16:
-    case GGUF_I32:
-    case GGUF_I64:
-        is_signed = true;
-        break;
-    default:
-        return false;
-    }
-    memcpy(&u, p->value, kinds[p->kind].bytes);
-    if (is_signed && (u >> (bits - 1) & 1))
-        return false;
-    *ret = u;
-    return true;
-}
-
-int gguf_get_u32(const struct gguf *g, const char *key, uint32_t *ret)
-{
-    const struct pair *p = find_pair(g, key);
-    uint64_t u;
-
-    if (!p)
-        return -ENOENT;
-    if (!read_unsigned(p, &u) || u > UINT32_MAX)
-        return -EINVAL;
-    *ret = (uint32_t)u;
-    return 0;
-}
-
-int gguf_get_f32(const struct gguf *g, const char *key, float *ret)
-{
-    const struct pair *p = find_pair(g, key);
-    double d;
-
-    if (!p)
-        return -ENOENT;
-    if (p->kind == GGUF_F32) {
-        memcpy(ret, p->value, sizeof(*ret));
-        return 0;
-    }
-    if (p->kind != GGUF_F64)
-        return -EINVAL;
-    memcpy(&d, p->value, sizeof(d));
-    *ret = (float)d;
-    return 0;
-}
-
-int gguf_get_bool(const struct gguf *g, const char *key, bool *ret)
-{
-    const struct pair *p = find_pair(g, key);
-
-    if (!p)
-        return -ENOENT;
-    if (p->kind != GGUF_BOOL)
-        return -EINVAL;
-    *ret = *p->value == 1;
-    return 0;
-}
-
-int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *ret)
-{
-    const struct pair *p = find_pair(g, key);
-    uint64_t n;
-
-    if (!p)
-        return -ENOENT;
-    if (p->kind != GGUF_STRING)
-        return -EINVAL;
-    memcpy(&n, p->value, sizeof(n));
-    *ret = (struct gguf_str){ (const char *)p->value + sizeof(n), (size_t)n };
-    return 0;
-}
-
-int gguf_get_array(const struct gguf *g, const char *key, struct gguf_array *ret)
-{
-    const struct pair *p = find_pair(g, key);
-    uint32_t kind;
-
-    if (!p)
-        return -ENOENT;
-    if (p->kind != GGUF_ARRAY)
-        return -EINVAL;
-    memcpy(&kind, p->value, sizeof(kind));
-    ret->kind = (enum gguf_kind)kind;
-    memcpy(&ret->n, p->value + sizeof(kind), sizeof(ret->n));
-    ret->data = p->value + sizeof(kind) + sizeof(ret->n);
-    return 0;
-}
-
-struct gguf_str gguf_next_str(const struct gguf_array *a, size_t *pos)
-{
-    const uint8_t *p = a->data + *pos;
-    uint64_t n;
-
-    memcpy(&n, p, sizeof(n));
-    *pos += sizeof(n) + (size_t)n;
-    return (struct gguf_str){ (const char *)p + sizeof(n), (size_t)n };
-}
-
-size_t gguf_n_tensors(const struct gguf *g)
-{
-    return g->n_tensors;
-}
-
-const struct gguf_tensor *gguf_tensor(const struct gguf *g, size_t i)
-{
-    return &g->tensors[i];
-}
-
-const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name)
-{
-    struct gguf_tensor wanted = { .name = { name, strlen(name) } };
-    const struct gguf_tensor *key = &wanted, **found;
-
-    if (g->n_tensors == 0)
-        return NULL;
-    found = bsearch(&key, g->by_name, g->n_tensors, sizeof(*g->by_name), compare_names);
-    return found ? *found : NULL;
 }
