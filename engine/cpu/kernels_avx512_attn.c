@@ -67,7 +67,8 @@ AVX512_INLINE size_t element_bytes(enum kv_type kv)
     return kv == KV_F32 ? 4 : kv == KV_F16 ? 2 : 1;
 }
 
-/* n is 16, or 8 at the end of a row of V; d: the scales of int8. */
+/* n is 16, or 8 at the end of a row of V; d: the scales of int8. kv and n are constants wherever
+ * this is inlined. */
 AVX512_INLINE __m512 load_some(enum kv_type kv, const uint8_t *p, uint32_t n, __m512 d)
 {
     if (kv == KV_F32)
@@ -87,7 +88,8 @@ AVX512_INLINE __m512 load_some(enum kv_type kv, const uint8_t *p, uint32_t n, __
  * ports that multiply. */
 
 /* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). t begins at
- * page p. */
+ * page p. Four elements of q at a time; V of these pages is called for meanwhile, as K was by the
+ * group before. */
 AVX512_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t p, uint32_t n_pages,
                                struct turned t, uint32_t hd, uint32_t n_rows, float *s)
 {
@@ -133,7 +135,8 @@ AVX512_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t 
             _mm512_storeu_ps(s + r * GROUP_KEYS + (p + j) * TOKENS, acc[r][j]);
 }
 
-/* The same from wide tiles, for the first n_pages pages, and q as it is. */
+/* The same from wide tiles, for the first n_pages pages, and q as it is. 6 rows by 4 pages: 24
+ * sums, 4 keys and what is broadcast are 29 of 32 registers. */
 AVX512_INLINE void score_wide(const struct wide *w, uint32_t n_pages, const float *q, uint32_t hd,
                               uint32_t n_rows, float *s)
 {
@@ -260,6 +263,7 @@ AVX512_INLINE __m512 weigh(__m512 x)
     return _mm512_maskz_scalef_ps(some, avx512_power(AVX512_FRACTION(y)), y);
 }
 
+/* Keys from `seen` on: e^-infinity is 0. */
 AVX512_ONCE void hide_keys(float *s, uint32_t seen)
 {
     for (uint32_t j = seen & ~15u; j < GROUP_KEYS; j += 16) {
@@ -331,6 +335,7 @@ AVX512_INLINE void attend_block(enum kv_type kv, bool wide, struct chunk *c, con
     struct turned t = { .q = c->turned + (size_t)(r - c->r0) * hd, .step = n_rows, .row = 1 };
     float *o = a->o + (size_t)r * hd;
 
+    /* Half of the group is in nobody's sight: it is the block's own, at the end of a segment. */
     if (wide && most <= GROUP_KEYS / 2)
         score_wide(g->wide, GROUP_PAGES / 2, a->q + (size_t)r * hd, hd, n_rows, s);
     else if (wide)
@@ -396,7 +401,8 @@ AVX512_ONCE void attend_wide(struct chunk *c, const struct group *g)
 }
 
 /* A chunk of up to 8 rows over one group, tiles as they are. Rows that see nothing only come first
- * when the chunk is narrow for the size of its heads, so they are left to their turn. */
+ * when the chunk is narrow for the size of its heads, so they are left to their turn. 8 and 7 rows
+ * by two pages, fewer by four: as many sums as registers have room for. */
 AVX512_INLINE void attend_narrow(enum kv_type kv, struct chunk *c, const struct group *g)
 {
     switch (c->r1 - c->r0) {
@@ -475,6 +481,7 @@ AVX512_INLINE void attend_joined_block(enum kv_type kv, struct chunk *c, const s
     struct turned t = { .q = q, .step = 1, .row = ROW, .page = JOINED_ROWS * ROW };
     float *o = a->o + (size_t)r * hd;
 
+    /* V is wanted behind the scores; the next K behind the softmax. */
     call_tiles(g->v, AHEAD);
     for (uint32_t p = 0; p < GROUP_PAGES; p++)
         for (uint32_t i = 0; i < n_rows; i++)
@@ -533,7 +540,8 @@ AVX512_ONCE void attend_joined_f32(struct chunk *c, const struct group *g)
 /* --- all keys of a call ----------------------------------------------------------------------- */
 
 /* The tiles of the group at first_page, and the K tiles of the next one; after the last group they
- * are those that the caller names. */
+ * are those that the caller names. wide, k_d and v_d come later, where tiles or scales are made
+ * f32. */
 AVX512_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
 {
     uint32_t last = (a->n_keys - 1) / TOKENS;
@@ -639,6 +647,7 @@ AVX512_ONCE void attend_widened(enum kv_type kv, struct chunk *c, uint32_t n_pag
     }
 }
 
+/* q is turned to (hd, rows): what one step of score_pages broadcasts lies side by side. */
 AVX512_ONCE void attend_as_is(enum kv_type kv, struct chunk *c, uint32_t n_pages)
 {
     uint32_t hd = c->a->head_dim, n_rows = c->r1 - c->r0;
@@ -680,6 +689,7 @@ AVX512_ONCE void attend_joined(enum kv_type kv, struct chunk *c, uint32_t n_page
     }
 }
 
+/* Rows begin as the empty set of keys. l is kept in 16 parts until all groups have passed. */
 static void attend_chunk(enum kv_type kv, bool wide, struct chunk *c)
 {
     size_t hd = c->a->head_dim;
@@ -695,6 +705,7 @@ static void attend_chunk(enum kv_type kv, bool wide, struct chunk *c)
         c->a->l[r] = avx512_sum(_mm512_load_ps(c->sum[r - c->r0]));
 }
 
+/* Many rows go over the keys some at a time, so that their sums and q stay in the cache. */
 static void attend(enum kv_type kv, const struct kernels_attn *a)
 {
     bool wide = a->n_rows > BLOCK_ROWS;
@@ -723,6 +734,7 @@ void avx512_attn_q8_0(const struct kernels_attn *a)
     attend(KV_Q8_0, a);
 }
 
+/* As avx2_attn_merge: l 0 is the empty set. */
 void avx512_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
                        uint32_t hd)
 {

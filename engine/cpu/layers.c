@@ -77,6 +77,7 @@ static size_t lay_out(struct layers *f)
     return parts_lay_out(f->mem, parts, sizeof(parts) / sizeof(*parts), 64);
 }
 
+/* By the very functions that lay out the memory, on a struct that has only sizes. */
 size_t layers_need(const struct model *m, const struct kernels *k, uint32_t n_workers,
                    uint32_t max_batch)
 {
@@ -95,6 +96,7 @@ int layers_open(const struct model *m, const struct kernels *k, struct workers *
     if (!f)
         return why_set(why, -ENOMEM, "no memory for the forward pass");
     *f = (struct layers){ .m = m, .k = k, .w = w, .max_batch = max_batch };
+    /* Counted first, then placed: lay_out is called once more when there is memory. */
     f->mem_len = lay_out(f);
     r = place_alloc(f->mem_len, false, &f->mem, &placed);
     if (r < 0)
@@ -155,6 +157,7 @@ static void keep_wanted(struct layers *f)
     }
 }
 
+/* f32 is where it was computed; the other forms are what a job of rows has made of it. */
 static struct linear_input input_of(void *const *forms, const float *x, uint32_t n_cols)
 {
     struct linear_input in = { .n_cols = n_cols };
@@ -164,6 +167,7 @@ static struct linear_input input_of(void *const *forms, const float *x, uint32_t
     return in;
 }
 
+/* x in all the forms that out's weights want, which were made before (linear_forms). */
 static void project(struct layers *f, float *x, uint32_t n_cols, uint32_t n_rows,
                     const struct linear_output *out, uint32_t n_out)
 {
@@ -181,6 +185,8 @@ struct gist_product {
     struct gist_scratch scratch;
 };
 
+/* Behind the last layer's attention only wanted rows are left, and gists among those have other
+ * numbers. */
 static struct gist_rows gists_of(const struct layers *f, const struct gist_product *g,
                                  uint32_t piece)
 {
@@ -223,7 +229,9 @@ static void project_gists(struct layers *f, const struct gist_product *g, const 
     }
 }
 
-/* The products of layer i. What they borrow was added to x, or comes later, or is done with. */
+/* The products of layer i. What they borrow was added to x, or comes later, or is done with. So y
+ * and att are free before attention, xn and gate behind it, y and att again once y was added, and
+ * xn and up behind SwiGLU. */
 static struct gist_product gists_qkv(const struct layers *f, uint32_t i)
 {
     return (struct gist_product){
@@ -298,6 +306,7 @@ static uint32_t run_attention(struct layers *f, uint32_t i, const struct model_l
         return 0; /* only K and V were wanted */
     attend_run_then(f->attend, f->plan, i, &(struct attend_rows){ f->q, f->kk, f->vv }, f->att,
                     (struct attend_then){ at_once ? rows_convert_heads : NULL, &att });
+    /* The last layer: attention needed all rows' keys, and all that follows needs no other row. */
     if (i + 1 == m->n_layer) {
         keep_wanted(f);
         n_left = f->plan->n_out;
@@ -341,6 +350,8 @@ static void run_ffn(struct layers *f, uint32_t i, const struct model_layer *l, u
                       .forms = linear_forms(f->k, gate_up, 2) | gist_forms(f, &own_gate_up) };
 
     rows_run(&r, rows_norm);
+    /* Gists' own products come behind the model's, so SwiGLU can't follow at once where there are
+     * any. */
     if (n_rows < LINEAR_MANY && m->n_ff % 32 == 0 && !has_gists(f, &own_gate_up)) {
         run_ffn_of_few(f, l, &r);
         return;
@@ -355,6 +366,7 @@ static void run_ffn(struct layers *f, uint32_t i, const struct model_layer *l, u
 
 /* --- weights that do not stay (engine/file/stream.h) ------------------------------------------ */
 
+/* A pointer that is NULL, of a tensor that the model has not, stays so. */
 static const void *by(const void *p, ptrdiff_t d)
 {
     return p ? (const uint8_t *)p + d : NULL;
@@ -374,7 +386,7 @@ static void move_layer(const struct model_layer *from, ptrdiff_t d, struct model
         *v[i] = by(*v[i], d);
 }
 
-/* Layer i's weights until the next layer's. */
+/* Layer i's weights until the next layer's. d 0: it stays, or all of them do. */
 static int take_layer(struct layers *f, uint32_t i, const struct model_layer **ret)
 {
     ptrdiff_t d;
@@ -396,7 +408,8 @@ static bool has_token(const struct plan_row *row)
     return row->kind == PLAN_TOKEN || (row->kind == PLAN_GIST && row->id != PLAN_NONE);
 }
 
-/* Rows of the batch, by their tiles. */
+/* Rows of the batch, by their tiles. All tiles are asked for before the first is waited for. rows:
+ * numbers in the batch. */
 static int embed_some(struct layers *f, const uint32_t *rows, uint32_t n)
 {
     uint32_t ids[STREAM_ROWS];
@@ -411,6 +424,7 @@ static int embed_some(struct layers *f, const uint32_t *rows, uint32_t n)
     return r;
 }
 
+/* By this thread, some tokens at a time: what it waits for is the disk. */
 static int embed_streamed(struct layers *f)
 {
     uint32_t rows[STREAM_ROWS], n = 0;
@@ -473,6 +487,7 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
     }
     if (e < 0)
         return e;
+    /* The last layer's feed-forward left its result in y: the norm adds it, as every norm does. */
     f->n_out = plan->n_out;
     if (f->n_out) {
         r = (struct rows){

@@ -1,3 +1,8 @@
+/* engine/cpu/rows.c - single rows: what is done to them between products.
+ *
+ * All of it is little beside a product, and most of its cost is that rows come from memory: so what
+ * belongs together is done to a row at once, and the next product's conversions too.
+ */
 #include "engine/cpu/rows.h"
 
 #include "engine/cpu/linear.h"
@@ -49,6 +54,7 @@ static void rows_slice(void *arg, uint32_t slice, uint32_t worker)
     j->fn(j->rows, row0, row1 < j->rows->n_rows ? row1 : j->rows->n_rows);
 }
 
+/* Slices of 2 to 8 rows: one for each worker, if there are rows for that. */
 void rows_run(const struct rows *r, rows_fn *fn)
 {
     uint32_t n_workers = workers_n(r->f->w), n = (r->n_rows + n_workers - 1) / n_workers;
@@ -130,7 +136,8 @@ static void embed_token(const struct layers *f, uint32_t id, const void *tile, f
     tile_dequantise_row(e->type, tile ? tile : e->data, tile ? id % TILE_ROWS : id, e->n_cols, x);
 }
 
-/* A gist's own embedding, and that of its snippet's last token where the plan names one. */
+/* A gist's own embedding, and that of its snippet's last token where the plan names one. The
+ * adapter's own row is added in either case. */
 static void embed_gist(const struct layers *f, const struct plan_row *row, const void *tile,
                        float *x)
 {

@@ -1,3 +1,18 @@
+/* engine/file/gguf.c - reads and checks a header, from the first byte to the last tensor.
+ *
+ * Nothing of a file is believed before it was held to the file's length: counts to what the bytes
+ * that are left could hold at most, strings and arrays to those bytes themselves, tensors to the
+ * file's end and to each other. So what is allocated is bounded by the file's size, and what looks
+ * things up later (gguf_get.c) needs no checks.
+ *
+ * Where a header ends is not known before it is parsed. So some of it is read and parsed; if that
+ * runs past what was read, twice as much is read, and it is parsed anew from the start: tables are
+ * made again, and no state of a half-parsed header has to be kept right.
+ *
+ *     read_until --> parse --> done
+ *         ^            | -EAGAIN, need
+ *         +------------+
+ */
 #include "engine/file/gguf_header.h"
 #include "engine/file/quant.h"
 
@@ -15,6 +30,7 @@
 #define PAIR_BYTES_MIN   (8u + 1u + 4u + 1u)
 #define RECORD_BYTES_MIN (8u + 1u + 4u + 8u + 4u + 8u)
 
+/* The specification's limit of a key. */
 #define KEY_MAX       65535u
 #define ALIGN_DEFAULT 32u
 #define ALIGN_MIN     8u /* the specification: a multiple of 8 */
@@ -55,6 +71,8 @@ static void set_label(struct gguf *g, const char *path)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* The next n bytes. Past the file's end is the file's fault, past what was read is ours: -EAGAIN.
+ * pos never passes `have`, which never passes `len`, so no difference wraps. */
 static int take(struct reader *r, uint64_t n, const uint8_t **ret)
 {
     uint64_t left = r->g->len - r->pos;
@@ -75,6 +93,8 @@ static int take(struct reader *r, uint64_t n, const uint8_t **ret)
     return 0;
 }
 
+/* Copied, since numbers are unaligned. Little-endian as the machine is (engine/file/quant.c asserts
+ * it). */
 static int take_u32(struct reader *r, uint32_t *ret)
 {
     const uint8_t *p;
@@ -95,6 +115,8 @@ static int take_u64(struct reader *r, uint64_t *ret)
     return e;
 }
 
+/* Points into the header. While that may still be read anew and move, nothing keeps it but the
+ * tables, which are made again then. */
 static int take_str(struct reader *r, struct gguf_str *ret)
 {
     const uint8_t *p;
@@ -108,6 +130,7 @@ static int take_str(struct reader *r, struct gguf_str *ret)
     return e;
 }
 
+/* Another byte would be a bool that is neither, for whoever reads it as one. */
 static int check_bools(struct reader *r, const uint8_t *p, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
@@ -116,6 +139,9 @@ static int check_bools(struct reader *r, const uint8_t *p, uint64_t n)
     return 0;
 }
 
+/* Walks over an array, so that gguf_next_str can walk over it later without looking where it ends.
+ * Arrays of arrays are refused: no key of ours has one, and to any depth they would be a recursion
+ * that the file drives. */
 static int skip_array(struct reader *r)
 {
     const uint8_t *p;
@@ -145,6 +171,7 @@ static int skip_array(struct reader *r)
     return e;
 }
 
+/* Only where its value begins is kept; values are read when they are asked for. */
 static int take_pair(struct reader *r, struct gguf_pair *ret)
 {
     const uint8_t *p;
@@ -170,6 +197,8 @@ static int take_pair(struct reader *r, struct gguf_pair *ret)
     return e == 0 && kind == GGUF_BOOL ? check_bools(r, p, 1) : e;
 }
 
+/* Sorted to be found by bisection; then a key that is there twice stands beside itself. Which of
+ * the two counted would be a matter of the sort. */
 static int take_pairs(struct reader *r, struct gguf *g)
 {
     char shown[GGUF_SHOW_MAX];
@@ -195,7 +224,9 @@ static int take_pairs(struct reader *r, struct gguf *g)
 
 /* --- tensor records --------------------------------------------------------------------------- */
 
-/* The record's shape: fills len, which is 0 for a type whose blocks we don't know. */
+/* The record's shape: fills len, which is 0 for a type whose blocks we don't know. A type that is
+ * not known is no error yet: who wants the tensor says which types it takes
+ * (engine/file/weights.c). */
 static int measure_tensor(struct reader *r, struct gguf_tensor *t)
 {
     char shown[GGUF_SHOW_MAX];
@@ -236,6 +267,7 @@ static int take_tensor(struct reader *r, struct gguf_tensor *t)
     if (t->n_dims < 1 || t->n_dims > GGUF_DIMS_MAX)
         return bad(r, "%s has %u dimensions, expected 1 to %u", gguf_show(t->name, shown),
                    t->n_dims, GGUF_DIMS_MAX);
+    /* All four get a value, so that shapes are compared without looking at n_dims. */
     for (uint32_t d = 0; d < GGUF_DIMS_MAX; d++) {
         t->dims[d] = 1;
         e = d < t->n_dims ? take_u64(r, &t->dims[d]) : 0;
@@ -256,6 +288,7 @@ static int compare_offs(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* By the key, which take_pairs has read: it comes before any offset is looked at. */
 static int read_align(const struct gguf *g, uint32_t *ret, struct why *why)
 {
     int e = gguf_get_u32(g, "general.alignment", ret);
@@ -273,7 +306,8 @@ static int read_align(const struct gguf *g, uint32_t *ret, struct why *why)
     return 0;
 }
 
-/* Makes offsets absolute and holds them to the file. */
+/* Makes offsets absolute and holds them to the file. len is 0 where the type is not known: only the
+ * beginning is held to the file then. */
 static int place_tensors(struct gguf *g, uint64_t data_off, uint32_t align, struct why *why)
 {
     char shown[GGUF_SHOW_MAX];
@@ -297,7 +331,8 @@ static int place_tensors(struct gguf *g, uint64_t data_off, uint32_t align, stru
     return 0;
 }
 
-/* Tensors that share bytes would let a small file ask for any amount of memory. */
+/* Tensors that share bytes would let a small file ask for any amount of memory. Sorted twice, by
+ * place and then by name: the second order is the one that stays, to find them by. */
 static int check_tensors_apart(struct gguf *g, struct why *why)
 {
     char a[GGUF_SHOW_MAX], b[GGUF_SHOW_MAX];
@@ -339,10 +374,12 @@ static int take_tensors(struct reader *r, struct gguf *g)
     e = read_align(g, &align, r->why);
     if (e != 0)
         return e;
+    /* Behind the last record, wherever that ended. */
     data_off = (r->pos + (uint64_t)align - 1) / align * align;
     if (data_off > g->len)
         data_off = g->len; /* no tensor, no padding */
     g->header_len = (size_t)data_off;
+    /* The padding belongs to the header that is hashed (gguf_header), so it is read as well. */
     if (data_off > g->have) {
         r->need = data_off;
         return -EAGAIN;
@@ -357,12 +394,14 @@ static int check_version(const struct gguf *g, uint32_t version, struct why *why
 {
     if (version == 2 || version == 3)
         return 0;
+    /* Versions are small: the bytes of one, the other way round. */
     if ((version & 0xffff) == 0 && version != 0)
         return why_set(why, -EINVAL, "%s: a big-endian GGUF file, supported: little-endian",
                        g->label);
     return why_set(why, -EINVAL, "%s: GGUF version %u, supported: 2 and 3", g->label, version);
 }
 
+/* Before tables are made for so many. */
 static int take_counts(struct reader *r, struct gguf *g)
 {
     uint64_t n_tensors, n_pairs, left;
@@ -403,6 +442,7 @@ static int parse(struct gguf *g, uint64_t *ret_need, struct why *why)
     if (e != 0)
         goto out;
 
+    /* One more, so that none of them is of no bytes, for which calloc may give NULL. */
     g->pairs = calloc(g->n_pairs + 1, sizeof(*g->pairs));
     g->tensors = calloc(g->n_tensors + 1, sizeof(*g->tensors));
     g->by_name = calloc(g->n_tensors + 1, sizeof(*g->by_name));
@@ -426,6 +466,7 @@ static void forget_tables(struct gguf *g)
     g->by_name = NULL;
 }
 
+/* The header may move: pairs and names that point into it are made again by the next parse. */
 static int read_until(struct gguf *g, uint64_t end, struct why *why)
 {
     uint8_t *p;
@@ -445,6 +486,7 @@ static int read_until(struct gguf *g, uint64_t end, struct why *why)
             continue;
         if (n < 0)
             return why_set(why, -errno, "%s: cannot be read: %s", g->label, strerror(errno));
+        /* fstat said that there is more: the file has become shorter since. */
         if (n == 0)
             return why_set(why, -EINVAL,
                            "%s: now ends at byte %zu; it had %" PRIu64 " bytes when it was opened",
@@ -509,6 +551,7 @@ int gguf_open(const char *path, struct gguf **ret, struct why *why)
             break;
         forget_tables(g);
         end = end * 2 > need ? end * 2 : need;
+        /* What it needs is allowed, and only the doubling is not. */
         if (need <= GGUF_HEADER_MAX && end > GGUF_HEADER_MAX)
             end = GGUF_HEADER_MAX;
     }
@@ -534,6 +577,7 @@ int gguf_open_mem(const void *data, size_t len, const char *label, struct gguf *
     g->p = data;
     g->have = len;
     g->len = len;
+    /* own is NULL, and gguf_close frees nothing of the caller's. */
     e = len > 0 ? parse(g, &need, why)
                 : why_set(why, -EINVAL, "%s: is empty, expected a GGUF file", g->label);
     assert(e != -EAGAIN); /* all of it is there */

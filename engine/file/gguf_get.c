@@ -14,6 +14,7 @@ const uint8_t gguf_kind_bytes[GGUF__N] = {
     [GGUF_F32] = 4, [GGUF_BOOL] = 1, [GGUF_U64] = 8, [GGUF_I64] = 8, [GGUF_F64] = 8,
 };
 
+/* By bytes, and the shorter one first: the same order when sorting and when looking for. */
 static int compare_str(struct gguf_str a, struct gguf_str b)
 {
     int c = memcmp(a.s, b.s, a.len < b.len ? a.len : b.len);
@@ -91,12 +92,14 @@ static bool read_unsigned(const struct gguf_pair *p, uint64_t *ret)
         return false;
     }
     memcpy(&u, p->value, gguf_kind_bytes[p->kind]);
+    /* The sign's bit of what was copied into the lower bytes. */
     if (is_signed && (u >> (bits - 1) & 1))
         return false;
     *ret = u;
     return true;
 }
 
+/* Converters do not agree on the width of a count, so any will do whose value fits. */
 int gguf_get_u32(const struct gguf *g, const char *key, uint32_t *ret)
 {
     const struct gguf_pair *p = find_pair(g, key);
@@ -154,6 +157,7 @@ int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *ret)
     return 0;
 }
 
+/*     value: u32 kind | u64 n | elements */
 int gguf_get_array(const struct gguf *g, const char *key, struct gguf_array *ret)
 {
     const struct gguf_pair *p = find_pair(g, key);
@@ -203,6 +207,8 @@ const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *nam
 
 /* --- sentences -------------------------------------------------------------------------------- */
 
+/* Also of types that we don't have, so that a sentence can say what was found. By ggml's
+ * numbers. */
 const char *gguf_type_name(uint32_t type)
 {
     static const char *const names[] = {
@@ -218,6 +224,7 @@ const char *gguf_type_name(uint32_t type)
     return names[type];
 }
 
+/* A file's bytes are not for a terminal: what is not printable ASCII is a question mark. */
 const char *gguf_show(struct gguf_str s, char ret[GGUF_SHOW_MAX])
 {
     size_t room = GGUF_SHOW_MAX - 3; /* two quotes and the NUL */
