@@ -278,6 +278,7 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
                        struct model_tensor *ret)
 {
     uint32_t n_rows = (uint32_t)t->dims[0], n_cols = (uint32_t)t->dims[1];
+    /* A matrix stays of the file's type, as the base model's do. */
     enum quant type = safetensors_quant(t->type), as = as_f32 ? QUANT_F32 : type;
     size_t from_bytes = quant_row_bytes(type, n_cols), len = tile_len(as, n_cols);
     uint8_t *to = take(l, tile_count(n_rows) * len), *tiles = NULL;
@@ -370,7 +371,8 @@ static int load_projection(struct loader *l, uint32_t layer, unsigned which,
     return r == 0 && t.bias ? load_floats(l, t.bias, &ret->bias) : r;
 }
 
-/* One walk over all tensors: the first, without memory, checks and counts. */
+/* One walk over all tensors: the first, without memory, checks and counts. Both walks take tensors
+ * in one order, so their places are the same. */
 static int load(struct loader *l)
 {
     const struct safetensors_tensor *embd;
@@ -463,6 +465,7 @@ static int load_all(struct loader *l)
         r = check_unknown(l);
     if (r < 0)
         return r;
+    /* The first walk's sum. */
     a->mem_len = l->used;
     a->backend = l->m->backend;
     /* Zeroed: an embedding that the file leaves out is zeros. */

@@ -65,7 +65,8 @@ static int read_arch(struct keys *k, struct model *m)
                    gguf_label(k->g), gguf_show(s, shown));
 }
 
-/* An integer in [min, max]. def: its value when the key is missing; 0: it must be there. */
+/* An integer in [min, max]. def: its value when the key is missing; 0: it must be there. A default
+ * is not held to the bounds: it is our own, or made of numbers that were. */
 static int read_u32(struct keys *k, const char *name, uint32_t def, uint32_t min, uint32_t max,
                     uint32_t *ret)
 {
@@ -251,6 +252,7 @@ static int read_head_dim(struct keys *k, struct model *m)
         return why_set(k->why, -ENOTSUP,
                        "%s: %s.rope.dimension_count is %u, supported: the whole head of %u",
                        gguf_label(k->g), k->prefix, rope_dim, m->head_dim);
+    /* Vectors of 8 floats are the shortest that kernels store. */
     e = require_multiple(k, "the head's size", m->head_dim, HEAD_DIM_MULTIPLE);
     if (e == 0)
         e = require_multiple(k, "the heads' total size", m->n_head * m->head_dim, WIDTH_MULTIPLE);
@@ -321,7 +323,8 @@ static int read_rope_scale(struct keys *k, float *ret)
 
 /* --- name ------------------------------------------------------------------------------------- */
 
-/* What clients show: whole UTF-8 characters without controls, cut to fit. */
+/* What clients show: whole UTF-8 characters without controls, cut to fit. Terminals show it, and
+ * clients may be anybody's. */
 static void put_name(struct model *m, const char *s, size_t len)
 {
     const uint8_t *p = (const uint8_t *)s;

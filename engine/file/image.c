@@ -118,6 +118,7 @@ static void digest_to_text(const struct packed_sum *s, char ret[DIGEST_LEN])
         (void)snprintf(ret + 2 * i, 3, "%02x", s->bytes[i]);
 }
 
+/* Zeros between the sums and the arena, so that equal weights make equal images. */
 void image_describe(const struct image_of *of, const char digest[DIGEST_LEN],
                     const struct packed_sum *sums, void *ret_head)
 {
@@ -170,6 +171,7 @@ static int check_file(const char *label, const struct header *h, const struct he
                    label);
 }
 
+/* In the order in which one makes the next worth asking: version, damage, layout, file, sums. */
 int image_check_head(const struct image_of *of, const void *head, char ret_digest[DIGEST_LEN],
                      struct why *why)
 {

@@ -106,6 +106,7 @@ void image_file_close(struct image_file *f)
 
 /* --- making one ------------------------------------------------------------------------------- */
 
+/* 0700 where it is made (files_make_path): what users' daemons cache is their own. */
 static int open_folder(const char *folder, int *ret)
 {
     int r = files_make_path(folder, NULL);

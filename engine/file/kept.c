@@ -28,6 +28,7 @@ static int take_one(struct backend *b, int fd, const struct image_of *of, void *
     void *base;
     int r = backend_map_kept(b, fd, len, &base);
 
+    /* The two that engine/backend.h's map_kept tells apart; anything else is the system's. */
     if (r == -EPERM)
         return why_set(why, r, "it is not sealed, so it could change while it is computed with");
     if (r == -EINVAL)
@@ -68,6 +69,7 @@ int kept_alloc(struct kept *k, struct backend *b, const struct packed *packed, v
     return r;
 }
 
+/* The memory stays with who computes with it, and nobody else gets it. */
 static void close_fd(struct kept *k)
 {
     (void)close(k->fd);

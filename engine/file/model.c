@@ -25,7 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* All that can be known without reading a weight. */
+/* All that can be known without reading a weight. Sizes first: they say which tensors there have to
+ * be. */
 static int plan(const struct gguf *g, struct model *m, float *ret_rope_scale,
                 const float **ret_rope_factors, struct weights *ret, struct why *why)
 {
@@ -83,6 +84,7 @@ static int set_block(struct model *m, void *block, size_t head, size_t len, enum
 /* Weights that another process has left. -ENOENT: there are none that will do. */
 static int take_kept(struct model *m, struct weights *w, const struct image_of *of, struct kept *k)
 {
+    /* take_kept's reasons are in kept->not_used: this one is for nobody. */
     struct why none = { "" };
     void *base;
     int e = k ? kept_take(k, m->backend, of, &base, m->digest, &none) : -ENOENT;
@@ -100,6 +102,8 @@ static int alloc_weights(struct model *m, struct kept *k, struct why *why)
     void *block;
     int e;
 
+    /* It fails where a device has the weights, or where the system gives no such memory:
+     * kept->not_kept says so, and other memory will do. */
     if (k && k->wanted && kept_alloc(k, m->backend, &m->packed, &block) == 0)
         return set_block(m, block, image_head_len(&m->packed), m->packed.len, MODEL_FROM_FILE);
     e = backend_alloc_weights(m->backend, m, &block, &short_of);
@@ -125,6 +129,7 @@ static int read_weights(struct model *m, struct weights *w, const struct image_o
     return e;
 }
 
+/* The digest is the header's: the GGUF file itself was not read, only its state was compared. */
 static int take_image(struct model *m, struct weights *w, const struct model_options *o,
                       const struct image_of *of, struct why *why)
 {

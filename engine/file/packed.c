@@ -149,6 +149,7 @@ struct sums {
     atomic_bool bad;
 };
 
+/* A slice is a piece: the digests of one job are computed by all host threads. */
 static void sum_piece(void *arg, uint32_t slice, uint32_t worker)
 {
     struct sums *s = arg;
@@ -182,6 +183,7 @@ int packed_check(const struct packed *a, struct backend *b, const uint8_t *base,
     return atomic_load_explicit(&s.bad, memory_order_relaxed) ? -EBADMSG : 0;
 }
 
+/* So one digest in a header stands for all bytes of the arena. */
 struct packed_sum packed_digest(const struct packed *a, const struct packed_sum *sums)
 {
     return packed_hash(sums, a->n_sums * sizeof(*sums));

@@ -213,7 +213,8 @@ static void dequantise_q6_k(const union block *u, float *ret)
     }
 }
 
-/* The fifth bits of a Q5_0 or Q5_1 block: bit i belongs to value i. */
+/* The fifth bits of a Q5_0 or Q5_1 block: bit i belongs to value i. qh is not aligned within a
+ * block of 22 bytes. */
 static uint32_t fifth_bits(const uint8_t qh[4])
 {
     uint32_t bits;
@@ -222,6 +223,7 @@ static uint32_t fifth_bits(const uint8_t qh[4])
     return bits;
 }
 
+/* Value i of 32: nibbles as in Q4_0, the fifth bit on top. */
 static int five_bits(const uint8_t q[16], uint32_t high, unsigned i)
 {
     int low = i < 16 ? q[i] & 15 : q[i - 16] >> 4;
@@ -277,6 +279,7 @@ static void (*const dequantise_block[QUANT__N])(const union block *u, float *ret
     [QUANT_Q5_1] = dequantise_q5_1, [QUANT_Q5_K] = dequantise_q5_k,
 };
 
+/* Copied one by one: src need not be aligned. */
 static void dequantise_f16(const uint8_t *src, size_t n, float *ret)
 {
     for (size_t i = 0; i < n; i++) {

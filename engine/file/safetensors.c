@@ -58,6 +58,7 @@ static int bad(struct parser *j, const char *expected)
                    expected);
 }
 
+/* The four that JSON has; the NUL at the end is none of them. */
 static void skip_space(struct parser *j)
 {
     while (*j->p == ' ' || *j->p == '\n' || *j->p == '\r' || *j->p == '\t')
@@ -79,6 +80,7 @@ static int want(struct parser *j, char c, const char *name)
     return next_is(j, c) ? 0 : bad(j, name);
 }
 
+/* Exactly four, as \u wants them. */
 static int read_hex(struct parser *j, uint32_t *ret)
 {
     uint32_t v = 0;
@@ -154,6 +156,7 @@ static int read_string(struct parser *j, const char **ret)
     return 0;
 }
 
+/* Digits alone: a sign, a fraction or an exponent is what comes next, and is not expected there. */
 static int read_number(struct parser *j, uint64_t *ret)
 {
     uint64_t v = 0;
@@ -171,7 +174,8 @@ static int read_number(struct parser *j, uint64_t *ret)
     return 0;
 }
 
-/* [a, b, ...]: at most max numbers. */
+/* [a, b, ...]: at most max numbers. `max` is asked before a number is read: ret has room for no
+ * more. */
 static int read_numbers(struct parser *j, uint64_t *ret, uint32_t max, uint32_t *ret_n)
 {
     uint32_t n = 0;
@@ -197,6 +201,7 @@ static int read_numbers(struct parser *j, uint64_t *ret, uint32_t max, uint32_t 
 /* {"key": value, ...}: member reads a value. */
 typedef int member_fn(struct parser *j, void *arg, const char *key);
 
+/* The caller's member has to take the value, whatever it is, or fail: nothing is skipped. */
 static int read_object(struct parser *j, member_fn *member, void *arg)
 {
     const char *key;
@@ -233,6 +238,7 @@ static void *grow(void *mem, size_t n, size_t *cap, size_t size)
     return mem;
 }
 
+/* Both point into the header, which stays as long as they do. */
 static int read_meta(struct parser *j, void *arg, const char *key)
 {
     struct safetensors *s = j->s;
@@ -258,6 +264,8 @@ struct record {
     bool shape, offsets;
 };
 
+/* All types of the format: a tensor that is not ours may be of any, and its bytes are counted. Of
+ * OTHER nothing more is asked. */
 static int read_dtype(struct parser *j, struct record *rec)
 {
     static const struct {
@@ -326,6 +334,7 @@ static uint64_t shape_bytes(const struct record *rec)
     return n;
 }
 
+/* One member of the outermost object: the metadata, or a tensor. */
 static int read_tensor(struct parser *j, void *arg, const char *key)
 {
     struct record rec = { .t = { .name = key } };
@@ -365,6 +374,8 @@ static int read_tensor(struct parser *j, void *arg, const char *key)
     return 0;
 }
 
+/* Of those at one place the empty ones come first, so that each begins where the one before
+ * ends. */
 static int by_place(const void *a, const void *b)
 {
     const struct safetensors_tensor *x = a, *y = b;
@@ -423,6 +434,7 @@ static int read_bytes(const struct safetensors *s, uint64_t off, uint64_t n, voi
         memcpy(to, s->data + off, n);
         return 0;
     }
+    /* Whoever changes the file meanwhile makes a short read, which is an error here (cause). */
     while (n > 0) {
         ssize_t got = pread(s->fd, to, n < 1u << 30 ? n : 1u << 30, (off_t)off);
 
@@ -548,6 +560,7 @@ void safetensors_close(struct safetensors *s)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* Not of OTHER, which has no entry: adapter.c's find refuses it. */
 enum quant safetensors_quant(enum safetensors_type type)
 {
     static const enum quant quants[] = { [SAFETENSORS_F32] = QUANT_F32,

@@ -79,7 +79,8 @@ struct stream {
 /* --- reading ---------------------------------------------------------------------------------- */
 
 /* A cookie is the place's address: none goes before all of its operations have come back. One that
- * the end of the file made short is found by the digests, as anything else that is wrong. */
+ * the end of the file made short is found by the digests, as anything else that is wrong. Does not
+ * wait. */
 static void reap(struct stream *s)
 {
     struct io_done done[32];
@@ -210,6 +211,7 @@ static uint32_t successor(const struct stream *s, uint32_t unit)
     return end == 0 ? NONE : unit + 1 < end ? unit + 1 : 0;
 }
 
+/* Queued only: io_submit, once for all that was begun, hands it to the kernel. */
 static void begin_unit(struct stream *s, struct slot *slot, uint32_t unit)
 {
     slot->unit = unit;
@@ -239,7 +241,8 @@ static void drop_others(struct stream *s, uint32_t unit)
     }
 }
 
-/* The unit's slot becomes the one in use, and the one before it is free. */
+/* The unit's slot becomes the one in use, and the one before it is free. The same unit again is
+ * there already: a model of one streamed layer. */
 static int take_unit(struct stream *s, uint32_t unit, struct slot **ret)
 {
     struct slot *slot = slot_at(s, 0);
@@ -274,6 +277,7 @@ void stream_begin(struct stream *s, bool outputs)
 {
     s->why.text[0] = 0;
     s->outputs = outputs;
+    /* Of the step before, up to its last unit: what comes between two steps is not the disk's. */
     s->step_ns += s->last - s->begun;
     s->begun = s->last = clock_ns();
 }
@@ -295,6 +299,7 @@ int stream_layer(struct stream *s, uint32_t layer, ptrdiff_t *ret_by)
     return 0;
 }
 
+/* The slice as a matrix of its own, of fewer rows. */
 int stream_output(struct stream *s, uint32_t row, struct model_tensor *ret)
 {
     uint32_t slice = row / s->slice_rows, unit = s->first_slice + slice;
@@ -523,6 +528,7 @@ static int take_memory(struct stream *s)
     s->apart = apart;
     s->bases = calloc(s->p->n_extents, sizeof(*s->bases));
     s->unit_of = calloc(s->m->n_layer, sizeof(*s->unit_of));
+    /* Everything stays but the embedding, say: then there is no ring. */
     if (s->fit.n_slots > 0) {
         s->n_units = count_units(s);
         s->units = calloc(s->n_units, sizeof(*s->units));

@@ -44,6 +44,7 @@ size_t tile_len(enum quant type, uint32_t n_cols)
 
 /* --- packing: block `b` of row i to lane i ---------------------------------------------------- */
 
+/* A file's blocks are not aligned. */
 static uint32_t load_u32(const uint8_t *p)
 {
     uint32_t v;
@@ -121,6 +122,7 @@ static inline void pack_q5_1(const uint8_t *b, unsigned i, struct tile_q5_1 *t)
     pack_fifth(load_u32(b + offsetof(struct quant_q5_1, qh)), i, t->h);
 }
 
+/* Dword k of a row goes to q[k], as it is. */
 static inline void pack_q8_0(const uint8_t *b, unsigned i, struct tile_q8_0 *t)
 {
     t->d[i] = load_u16(b);
@@ -286,6 +288,7 @@ static bool has_zeros(enum quant type, const void *const rows[TILE_ROWS])
     return missing;
 }
 
+/* A call for each type, so that pack_rows is inlined with the type a constant. */
 void tile_pack(enum quant type, const void *const rows[TILE_ROWS], uint32_t n_cols, void *ret_tile)
 {
     if (has_zeros(type, rows))
@@ -328,6 +331,7 @@ void tile_pack(enum quant type, const void *const rows[TILE_ROWS], uint32_t n_co
 
 /* --- reading one row -------------------------------------------------------------------------- */
 
+/* Lane i: columns 4 k + j from the low nibbles, 16 further from the high ones. */
 static void read_nibbles(const uint8_t q[4][16][4], unsigned i, int8_t *ret)
 {
     for (int k = 0; k < 4; k++) {
@@ -338,6 +342,7 @@ static void read_nibbles(const uint8_t q[4][16][4], unsigned i, int8_t *ret)
     }
 }
 
+/* Bit 4 i + j of h[k] is column 4 k + j's. */
 static void read_fifth(const uint64_t h[8], unsigned i, int8_t *q)
 {
     for (unsigned c = 0; c < 32; c++)
@@ -367,6 +372,7 @@ static void read_q6_k(const struct tile_q6_k *t, unsigned g, unsigned i, struct 
         ret->scale[half] = d * (float)from->scale[half][i];
 }
 
+/* One scale for both halves: what all types have but Q6_K. */
 static void set_scale(struct tile_row *ret, float scale, float min)
 {
     ret->scale[0] = ret->scale[1] = scale;
@@ -388,6 +394,7 @@ void tile_read(enum quant type, const void *tile, unsigned i, uint32_t block, st
         const struct tile_q4_k *q4_k;
         const struct tile_q5_k *q5_k;
     } t = { at };
+    /* Of a super-block: the other types do not look at it. */
     unsigned g = block % 8;
 
     ret->min = 0;
@@ -449,6 +456,7 @@ float tile_read_float(enum quant type, const void *tile, unsigned i, uint32_t co
     return ret;
 }
 
+/* The embedding of a token, block by block. */
 void tile_dequantise_row(enum quant type, const void *tiles, uint32_t row, uint32_t n_cols,
                          float *ret)
 {

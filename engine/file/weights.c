@@ -21,6 +21,7 @@
 
 /* --- the plan --------------------------------------------------------------------------------- */
 
+/* For a sentence: from the table, so that a new type is named there, too. */
 static void supported_types(char *ret, size_t room)
 {
     size_t n = 0;
@@ -39,6 +40,7 @@ static int find(struct weights *w, const char *name, const struct gguf_tensor **
     return why_set(w->why, -EINVAL, "%s: tensor %s is missing", gguf_label(w->g), name);
 }
 
+/* -ENOTSUP: the file is good, and another build or model would do. */
 static int check_type(struct weights *w, const struct gguf_tensor *t, const char *name,
                       enum quant *ret)
 {
@@ -125,12 +127,14 @@ static int plan_vector(struct weights *w, const float **to, const char *name, ui
     return 0;
 }
 
+/* Without it the pointer stays NULL, which is what a model without it has. */
 static int plan_optional(struct weights *w, const float **to, const char *name, uint32_t n,
                          uint32_t head_dim)
 {
     return gguf_find_tensor(w->g, name) ? plan_vector(w, to, name, n, head_dim) : 0;
 }
 
+/* In the order of packed.h: matrices, then vectors. Another order would be another layout. */
 static int plan_layer(struct weights *w, const struct model *m, uint32_t layer)
 {
     struct model_layer *l = &m->layers[layer];
@@ -234,6 +238,7 @@ static int plan_others(struct weights *w, struct model *m, const float **ret_rop
     return e;
 }
 
+/* Places differ: tensors do not overlap (gguf.h), and all of them have bytes. */
 static int compare_items(const void *a, const void *b)
 {
     uint64_t x = ((const struct weights_item *)a)->from->off;
@@ -313,6 +318,7 @@ void weights_bind(const struct weights *w, void *mem)
         bind(&w->items[i], (uint8_t *)mem + w->items[i].mem_off);
 }
 
+/* An item keeps its distance from the beginning of its extent, wherever that is. */
 void weights_bind_extents(const struct weights *w, uint8_t *const *bases)
 {
     for (size_t i = 0; i < w->n_items; i++) {
