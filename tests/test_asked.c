@@ -336,6 +336,47 @@ static void spans(void **state)
     free(s);
 }
 
+/* A session that rested has been asked for more, and packs before it reads on: what it kept is its
+ * own from the first run on that is planned for it, whoever looks for room in the same step. */
+static void packs_again(void **state)
+{
+    struct session *others = malloc(SCRATCH_SPANS_MAX * sizeof(*others)), all, s;
+    const struct policy *p = &policies[1];
+    struct memory_need need;
+    struct forward_run run;
+    uint64_t until = 0;
+
+    (void)state;
+    begin(&all, p);
+    read_to(&all, 2 * L + 20, BATCH, 0);
+    asked_drop(rig.served.compressor, &all.memory.asked);
+    begin(&s, p);
+    read_to(&s, 2 * L + 19, BATCH, 0);
+    run = (struct forward_run){ .seq = &s.seq, .tokens = ids + 2 * L + 19, .n_tokens = 1 };
+    assert_int_equal(seq_reserve(&s.seq, 1), 0);
+    step(&s, &run); /* due, and nothing was done about it */
+    memory_rest(&s.memory);
+    for (uint32_t i = 0; i + 1 < SCRATCH_SPANS_MAX; i++) {
+        begin(&others[i], &policies[0]);
+        read_to(&others[i], 60, BATCH, 0);
+        assert_non_null(others[i].memory.asked.all);
+    }
+    memory_settle(&s.memory, &until);
+    assert_int_equal(memory_plan(&s.memory, 7, &run, &need), 0); /* of its first 20 tokens */
+    begin(&others[SCRATCH_SPANS_MAX - 1], &policies[0]);
+    read_to(&others[SCRATCH_SPANS_MAX - 1], 60, BATCH, 0);
+    assert_null(others[SCRATCH_SPANS_MAX - 1].memory.asked.all);
+    step(&s, &run);
+    settle(&s, 7);
+    assert_int_equal(s.n_again, 20);
+    expect_equal(&s, &all);
+    for (uint32_t i = 0; i < SCRATCH_SPANS_MAX; i++)
+        end(&others[i]);
+    end(&s);
+    end(&all);
+    free(others);
+}
+
 int main(void)
 {
     static const char *const models[] = { "tests/data/tiny_smollm2.gguf",
@@ -348,6 +389,7 @@ int main(void)
         cmocka_unit_test(hydrated),
         cmocka_unit_test(changes),
         cmocka_unit_test(spans),
+        cmocka_unit_test(packs_again),
     };
     int failed = 0;
 

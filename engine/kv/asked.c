@@ -138,7 +138,7 @@ void asked_watch(struct compressor *c, const struct compress_spec *spec, struct 
         !part_of(s, segment, s->n_tokens, run->n_tokens, &from, &to))
         return;
     /* Before the search for room, which must not take its own span. */
-    a->resting = false;
+    asked_work(a);
     if (!a->all && !find_room(c, a, s->seg_len))
         return;
     /* Queries of another segment, or such as saw keys that are others now. */
@@ -198,4 +198,9 @@ uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segm
 void asked_rest(struct asked *a)
 {
     a->resting = true;
+}
+
+void asked_work(struct asked *a)
+{
+    a->resting = false;
 }

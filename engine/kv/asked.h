@@ -75,6 +75,8 @@ void asked_fork(struct compressor *c, const struct asked *a, const struct seq *s
 uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segment);
 
 void asked_rest(struct asked *a);
+/* Somebody works on it again, be it without reading on: its span is its own until it rests. */
+void asked_work(struct asked *a);
 void asked_drop(struct compressor *c, struct asked *a);
 
 #endif

@@ -364,8 +364,12 @@ int compress_plan(struct compressor *c, const struct compress_spec *spec, struct
 {
     struct compress_work w = { c, spec, s, segment, side };
     uint32_t left;
-    int r = side->begun ? 0 : begin(&w);
+    int r;
 
+    /* Before anybody's search for room, in this step or a later one: the run writes to the span. */
+    if (side->asked)
+        asked_work(side->asked);
+    r = side->begun ? 0 : begin(&w);
     if (r < 0)
         return r;
     /* What was asked before something changed is not what would be now. */
@@ -415,6 +419,8 @@ int compress_finish(struct compressor *c, const struct compress_spec *spec, stru
 
     assert((segment + 1) * s->seg_len <= s->n_tokens && s->segments[segment].state == SEQ_RAW);
     assert(compress_rows_left(spec, s, segment, side) == 0);
+    if (side->asked) /* it may take several calls, and others' steps come between */
+        asked_work(side->asked);
     return table[spec->method]->finish(&w);
 }
 

@@ -144,9 +144,9 @@ struct compress_side {
     uint32_t *pages; /* n_pages, for keys beside the segment: the sequence's account pays */
     float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, what
                       * is asked, or hidden states (gists, n_embd); NULL: nothing */
-    const struct asked *asked; /* what was kept while the segment was read; NULL: nothing is. The
-                                * caller's, and stays when the side is dropped */
-    uint64_t n_changes;        /* of the sequence, when passes for what is missing of it ran */
+    struct asked *asked; /* what was kept while the segment was read; NULL: nothing is. The
+                          * caller's, and stays when the side is dropped */
+    uint64_t n_changes;  /* of the sequence, when passes for what is missing of it ran */
     /* By finish, over several calls. */
     uint32_t n_lists; /* that are done */
     uint32_t n_staged;
