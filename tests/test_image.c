@@ -2,7 +2,7 @@
  * layout; a header field that nobody looks at; a bit that turned over and is not found; a file that
  * others may write; a write that was interrupted and leaves something behind, or something that is
  * no image under an image's name; a page of one that can't be read and ends the process; a format
- * that changes without its version.
+ * that changes without its version; a model taken anew that still looks at the one before.
  */
 #include "engine/backend.h"
 #include "engine/file/image_file.h"
@@ -437,6 +437,29 @@ static void test_killed(void **state)
     close_world(&w);
 }
 
+/* Weights that went and came back: an image is found for them, and made of them, as before. */
+static void test_taken_anew(void **state)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct why why = { "" };
+    struct model *again;
+    struct image_file f;
+    struct world w;
+
+    (void)state;
+    open_world(&w, &shape);
+    make_well(&w);
+    model_leave(w.m);
+    expect_that(model_open(w.gguf, NULL, NULL, &again, &why) == 0, "%s", why.text);
+    model_take(w.m, again);
+    assert_ptr_equal(w.m->of.packed, &w.m->packed);
+    assert_ptr_equal(w.m->of.file, w.m->file);
+    expect_that(image_file_open(w.folder, &w.m->of, &f, &why) == 0, "%s", why.text);
+    assert_string_equal(f.digest, w.m->digest);
+    image_file_close(&f);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -449,6 +472,7 @@ int main(void)
         cmocka_unit_test(test_whose),
         cmocka_unit_test(test_calls_fail),
         cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_taken_anew),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

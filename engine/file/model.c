@@ -331,6 +331,9 @@ void model_take(struct model *m, struct model *from)
     *from = was;
     from->file = m->file;
     m->file = was.file;
+    /* What it was identified by is in m now: from goes, with the header that was read anew. */
+    m->of.packed = &m->packed;
+    m->of.file = m->file;
     if (m->stream)
         stream_follow(m->stream, m);
     model_close(from);
