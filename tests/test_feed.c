@@ -103,6 +103,7 @@ static void read_all(const struct gguf *g, const struct feed_options *o, uint64_
 static void test_bytes(void **state)
 {
     static const struct io_options threads = { .kind = IO_THREADS, .threads = 2, .depth = 3 };
+    static const struct io_options one = { .kind = IO_THREADS, .threads = 1, .depth = 1 };
     struct gguf *g = open_model();
     uint64_t direct, cached;
 
@@ -117,6 +118,9 @@ static void test_bytes(void **state)
         assert_int_equal(direct + cached,
                          len); /* a file system without O_DIRECT has only the one */
         o.io = &threads;
+        read_all(g, &o, &direct, &cached);
+        assert_int_equal(direct + cached, len);
+        o.io = &one; /* fewer at once than are looked at */
         read_all(g, &o, &direct, &cached);
         assert_int_equal(direct + cached, len);
     }

@@ -373,8 +373,12 @@ int feed_look(struct feed *f, size_t n, const uint8_t **ret)
 
     ask(f, end);
     for (uint64_t k = f->pos / FEED_PIECE; k * FEED_PIECE < end; k++) {
-        int r = wait_out(f, k);
+        int r;
 
+        /* As many were out as may be; those before it are back now. */
+        if (k >= f->next)
+            ask(f, end);
+        r = wait_out(f, k);
         if (r < 0)
             return say(f, k * FEED_PIECE, r);
         copies |= piece_of(f, k)->state == PIECE_TO_COPY;
