@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -348,6 +349,21 @@ static void says_that_a_file_shrank(void **state)
     free(bytes);
 }
 
+/* And does not wait for somebody who writes to it. */
+static void refuses_a_fifo(void **state)
+{
+    char path[SCRATCH_PATH_MAX];
+    struct why why = { "" };
+    struct safetensors *s;
+
+    (void)state;
+    assert_int_equal(mkfifo(scratch_path(path, "fifo.safetensors"), 0600), 0);
+    (void)alarm(20);
+    assert_int_equal(safetensors_open(path, &s, &why), -EINVAL);
+    (void)alarm(0);
+    assert_non_null(strstr(why.text, "not a regular file"));
+}
+
 static int open_model(void **state)
 {
     struct why why = { "" };
@@ -369,7 +385,7 @@ int main(void)
         cmocka_unit_test(reads_a_header),          cmocka_unit_test(refuses_bad_headers),
         cmocka_unit_test(refuses_cut_files),       cmocka_unit_test(opens_an_adapter),
         cmocka_unit_test(refuses_bad_adapters),    cmocka_unit_test(opens_the_file_once),
-        cmocka_unit_test(says_that_a_file_shrank),
+        cmocka_unit_test(says_that_a_file_shrank), cmocka_unit_test(refuses_a_fifo),
     };
 
     return cmocka_run_group_tests(tests, open_model, close_model);

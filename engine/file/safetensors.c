@@ -519,7 +519,8 @@ int safetensors_open(const char *path, struct safetensors **ret, struct why *why
     if (!s)
         return why_set(why, -ENOMEM, "%s: not enough memory", path);
     s->label = path;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not blocking: a FIFO would wait for a writer that never comes. */
+    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (s->fd < 0 || fstat(s->fd, &st) < 0) {
         r = why_set(why, -errno, "%s: %s", path, strerror(errno));
         safetensors_close(s);
