@@ -125,21 +125,29 @@ static int check_ours(int fd, const char *path, struct why *why)
 
 /* --- the format file -------------------------------------------------------------------------- */
 
-/* OTHER: sound, but of another version. DAMAGED: it is there, and can't be read or is not as it was
- * written. */
-enum found { FOUND_OURS, FOUND_NONE, FOUND_OTHER, FOUND_DAMAGED };
+/* OTHER: sound, but of another version. DAMAGED: it is there, and is not as it was written. FAILED:
+ * what it holds is not known. */
+enum found { FOUND_OURS, FOUND_NONE, FOUND_OTHER, FOUND_DAMAGED, FOUND_FAILED };
 
-/* A link is DAMAGED too (O_NOFOLLOW), and is replaced by the rename of a new file. */
+/* A link (O_NOFOLLOW), a socket or a pipe is DAMAGED too, and is replaced by the rename of a new
+ * file. A call that fails is not: a new secret takes all records with it, which one bad moment of
+ * the disk must not. FAILED leaves errno. */
 static enum found read_format(int root_fd, uint8_t ret_secret[SUM_SECRET_LEN], uint32_t *ret_vers)
 {
-    int fd = openat(root_fd, "format", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    int fd = openat(root_fd, "format", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK), err;
     struct format h;
     ssize_t n;
 
+    if (fd < 0 && errno == ENOENT)
+        return FOUND_NONE;
     if (fd < 0)
-        return errno == ENOENT ? FOUND_NONE : FOUND_DAMAGED;
+        return errno == ELOOP || errno == ENXIO ? FOUND_DAMAGED : FOUND_FAILED;
     n = pread(fd, &h, sizeof(h), 0);
+    err = errno;
     (void)close(fd);
+    errno = err;
+    if (n < 0 && err != ESPIPE)
+        return FOUND_FAILED;
     if (n != sizeof(h) || memcmp(h.magic, magic, sizeof(magic)) != 0 || h.len != sizeof(h) ||
         !sum_equal(h.sum, sum_bytes(&h, offsetof(struct format, sum))))
         return FOUND_DAMAGED;
@@ -229,6 +237,9 @@ static int choose_root(struct folders *f, char *note, size_t cap, struct why *wh
         found = read_format(f->root_fd, f->secret, &version);
         if (found == FOUND_OURS)
             return 0;
+        if (found == FOUND_FAILED)
+            return why_set(why, -errno, "%s/%s/format can't be read: %s", f->path, name,
+                           strerror(errno));
         if (found == FOUND_OTHER) {
             folders_say(
                 note, cap,

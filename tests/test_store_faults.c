@@ -3,7 +3,8 @@
  * behind; a sentence that is missing, wrong, or stays when all is well again; writing that does not
  * begin again by itself, or never stops trying; a short read that is believed; operations that come
  * back in another order than they went, or not at all; a new folder that no sync covers, or one for
- * each file in it; an allocation that fails and takes the store with it.
+ * each file in it; an allocation that fails and takes the store with it; a failure at the start
+ * that takes the records with it.
  *
  * The Makefile's WRAP_test_store_faults has time pass as this test says.
  */
@@ -633,6 +634,29 @@ static void no_call_is_needed(void **state)
     assert_int_equal(store_rig_open(&rig), 0);
 }
 
+/* Whatever fails while it is opened, the records are there when it is opened again. */
+static void opening_loses_nothing(void **state)
+{
+    struct fault f;
+    uint64_t n;
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &lived[0]), 0);
+    close_store();
+    for (n = 1;; n++) {
+        fault_arm(n);
+        if (store_rig_open(&rig) == 0)
+            close_store();
+        if (!fault_disarm(&f))
+            break;
+        assert_int_equal(store_rig_open(&rig), 0);
+        expect_that(rig_get(&rig, &lived[0]) == 64, "%s failed, and a record was lost", f.name);
+        close_store();
+    }
+    assert_true(n > 5);
+    assert_int_equal(store_rig_open(&rig), 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
@@ -654,6 +678,7 @@ int main(void)
         TEST(a_new_folder_is_synced_once),
         TEST(a_new_folder_is_synced_again),
         TEST(no_call_is_needed),
+        TEST(opening_loses_nothing),
     };
 
     /* Nothing here is about what a disk keeps, or how fast. */
