@@ -11,16 +11,16 @@ AsyncClient is the same for asyncio. Errors are exceptions (GistError) with libg
 """
 
 from ._client import Client, Session, Stream
-from ._types import (Answer, BadRequest, Busy, Cancelled, Choice, Code, ContextLengthExceeded, DeadlineExceeded,
+from ._types import (Answer, Attached, BadRequest, Busy, Cancelled, Choice, Code, ContextLengthExceeded, DeadlineExceeded,
                      Embedding, GistError, Info, InternalError, LimitReached, Logprob, Memory, NameExists, NoMemory,
                      NotFound, Pooling, PoolFull, Priority, Reason, Result, Row, Sampling, Score, ShuttingDown, State,
-                     StorageError, TransportError, Unsupported, Usage, WrongModel)
+                     StorageError, Ticket, TransportError, Unsupported, Usage, WrongModel)
 from .aio import AsyncClient, AsyncSession, AsyncStream
 
 __all__ = [
-    "Answer", "AsyncClient", "AsyncSession", "AsyncStream", "BadRequest", "Busy", "Cancelled", "Choice", "Client",
-    "Code", "ContextLengthExceeded", "DeadlineExceeded", "Embedding", "GistError", "Info", "InternalError",
+    "Answer", "AsyncClient", "AsyncSession", "AsyncStream", "Attached", "BadRequest", "Busy", "Cancelled", "Choice",
+    "Client", "Code", "ContextLengthExceeded", "DeadlineExceeded", "Embedding", "GistError", "Info", "InternalError",
     "LimitReached", "Logprob", "Memory", "NameExists", "NoMemory", "NotFound", "Pooling", "PoolFull", "Priority",
     "Reason", "Result", "Row", "Sampling", "Score", "Session", "ShuttingDown", "State", "StorageError", "Stream",
-    "TransportError", "Unsupported", "Usage", "WrongModel",
+    "Ticket", "TransportError", "Unsupported", "Usage", "WrongModel",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import select
 from types import TracebackType
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Type, Union
+from weakref import WeakValueDictionary
 
 from . import _lib
 from ._lib import ffi, lib
 from ._scores import Span, start_choices, start_embed, start_score
-from ._types import (Answer, Choice, Embedding, GistError, Info, Kept, Logprob, Memory, MemoryLike, MessageLike,
-                     Pooling, Priority, Reason, Result, Row, Sampling, Score, TransportError, Usage, error, from_struct,
-                     memory_struct, messages_struct, sampling_struct, text)
+from ._types import (Answer, Attached, Choice, Embedding, GistError, Info, Kept, Logprob, Memory, MemoryLike,
+                     MessageLike, Pooling, Priority, Reason, Result, Row, Sampling, Score, Ticket, TransportError,
+                     Usage, error, from_struct, memory_struct, messages_struct, sampling_struct, text)
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +39,7 @@ class _Request:
         self.tokens: List[int] = []
         self.logprobs: List[Logprob] = []
         self.several: List[_Several] = []
+        self.first = 0  # tokens of the answer before those that come
         self.take: Optional[Callable[[Any], Any]] = None  # makes value of what came
         self.value: Any = None
         self.done = False
@@ -76,12 +78,15 @@ class _Request:
         top = tuple((token.top_ids[i], token.top_logprobs[i]) for i in range(token.n_top))
         self.logprobs.append(Logprob(token.id, token.logprob, top, token.answer))
 
-    def on_answers(self, answer: int, said: str) -> None:
+    def on_answers(self, answer: int, said: str, ids: List[int]) -> int:
+        if not self.several:  # one that goes on: a stream's
+            return self.on_text(said, ids)
         self.several[answer].text += said
+        return 0
 
     def on_answer(self, answer: int, result: Any) -> None:
         try:
-            if result:
+            if result and self.several:
                 self.several[answer].reason = Reason(result.reason)
                 self.several[answer].usage = from_struct(Usage, result.usage)
         except BaseException as e:
@@ -131,6 +136,7 @@ class Client:
         err = lib.gist_connect_with_sized(_lib.sizes(), opts, conn)
         self._conn: Any = ffi.NULL
         self._requests: "set[_Request]" = set()
+        self._sessions: "WeakValueDictionary[int, Session]" = WeakValueDictionary()  # by where libgist has them
         self._dead = False
         if err < 0:
             raise self._error(err)
@@ -235,6 +241,23 @@ class Client:
         session = ffi.new("gist_session **")
         self._check(lib.gist_open(self._open(), policy, session))
         return Session(self, session[0])
+
+    def attach(self, token: Union[bytes, str], *, realm: Optional[str] = None) -> "Session":
+        """The session that Session.keep() gave this token of, bytes or their hexadecimal digits, which from here on
+        is this client's; `attached` says how far it is, resume() goes on with its answer. realm: the one that it was
+        opened with. NotFound: the token is wrong, its time is over, or the daemon was started again."""
+        token = bytes.fromhex(token) if isinstance(token, str) else bytes(token)
+        if len(token) != lib.GIST_TOKEN_BYTES:
+            raise ValueError(f"the token has {len(token)} bytes: those of Session.keep() have {lib.GIST_TOKEN_BYTES}")
+        kept = Kept()
+        session = ffi.new("gist_session **")
+        at = ffi.new("struct gist_attached *", {"size": ffi.sizeof("struct gist_attached")})
+        self._check(lib.gist_attach(self._open(), token, kept.chars(realm), session, at))
+        # One that this client has already is the same one.
+        s = self._sessions.get(_address(session[0])) or Session(self, session[0])
+        s.attached = from_struct(Attached, at)
+        s._answering = s.attached.answers
+        return s
 
     def restore(self, name: str, *, label: Optional[str] = None) -> "Session":
         """A session that stands where the saved one did."""
@@ -358,6 +381,9 @@ class Session:
         self.client = client
         self._session: Any = session
         self._left: Optional[_Request] = None  # an answer that was left early, and is being ended
+        self._answering = 0  # how many answers the last request was for
+        self.attached: Optional[Attached] = None  # of one that was come back to
+        client._sessions[_address(session)] = self
         usage = ffi.new("struct gist_usage *")
         lib.gist_session_usage(session, usage)
         self.usage = from_struct(Usage, usage)  # of what opened it, then of the last request
@@ -383,6 +409,7 @@ class Session:
     def close(self) -> None:
         session, self._session = self._session, ffi.NULL
         if session != ffi.NULL and self.client._conn != ffi.NULL:
+            self.client._sessions.pop(_address(session), None)
             lib.gist_close(session)
 
     def __enter__(self) -> "Session":
@@ -438,6 +465,7 @@ class Session:
 
     def _generate(self, sampling: Sampling) -> _Request:
         request = _Request(self.client)
+        self._answering = 1
         err = lib.gist_generate_start(self._idle(), sampling_struct(sampling, request.kept), _lib.on_text, _lib.on_done,
                                       request.handle, request.number)
         return self.client._start(request, err)
@@ -449,6 +477,7 @@ class Session:
     def _answers(self, n: int, sampling: Sampling) -> _Request:
         request = _Request(self.client)
         request.several = [_Several() for _ in range(n)]
+        self._answering = n
         err = lib.gist_generate_several_start(self._idle(), sampling_struct(sampling, request.kept), n,
                                               _lib.on_answers, _lib.on_answer, _lib.on_done, request.handle,
                                               request.number)
@@ -479,6 +508,43 @@ class Session:
         if not self.client.info.chat:
             return question if system is None else system + "\n\n" + question
         return [*([("system", system)] if system is not None else []), ("user", question)]
+
+    # --- behind the end of its connection ------------------------------------------------------------------------
+
+    def keep(self, seconds: int = 0) -> Ticket:
+        """From now on the session stays for so many seconds (0: the most that the daemon allows) when its connection
+        ends, by Client.close() as by kill -9, and an answer that it writes goes on: Client.attach(ticket.token), of
+        another process too, comes back to it. close() ends it as ever. Not while it is at work; asked once more it
+        has another token, and the one before is good for nothing."""
+        kept = ffi.new("struct gist_kept *", {"size": ffi.sizeof("struct gist_kept")})
+        self.client._check(lib.gist_keep(self._idle(), seconds, kept))
+        return Ticket(bytes(ffi.buffer(kept.token)), kept.seconds, kept.bytes)
+
+    def resume(self, start: Optional[int] = 0) -> "Stream":
+        """The answer of a session that was come back to: what there is of it behind its first `start` tokens, then
+        the rest as it is written. None: what the connection before had not read; what it had, its program need not
+        have seen. Stream.first: where it begins, later than asked for where the daemon has no more."""
+        return Stream(self, self._resume(start))
+
+    def _resume(self, start: Optional[int], several: bool = False) -> _Request:
+        if not several and self._answering > 1:
+            raise ValueError(f"the session wrote {self._answering} answers at once: resume_answers() has them")
+        request = _Request(self.client)
+        request.several = [_Several() for _ in range(self._answering)] if several else []
+        how = request.kept.new("struct gist_resume *", {
+            "size": ffi.sizeof("struct gist_resume"),
+            "from": start or 0,
+            "flags": lib.GIST_SET_FROM if start is not None else 0,
+            "on_resumed": _lib.on_resumed,
+            "on_answer": _lib.on_answer,
+            "on_logprob": _lib.on_logprob,
+        })
+        err = lib.gist_resume_start(self._idle(), how, _lib.on_answers, _lib.on_done, request.handle, request.number)
+        return self.client._start(request, err)
+
+    def resume_answers(self) -> List[Answer]:
+        """What answers() of a session that was come back to would have given."""
+        return self._take_several(self.client._result(self._resume(0, True)))
 
     # --- where it stands -----------------------------------------------------------------------------------------
 
@@ -528,6 +594,11 @@ class Stream:
         return list(self._request.tokens)
 
     @property
+    def first(self) -> int:
+        """Tokens of the answer before those that come here: of one that was resumed."""
+        return self._request.first
+
+    @property
     def logprobs(self) -> List[Logprob]:
         """Of the tokens so far, when Sampling.logprobs asks for them."""
         return list(self._request.logprobs)
@@ -556,6 +627,10 @@ class Stream:
         if not request.done and request.client._conn != ffi.NULL:
             lib.gist_cancel(request.client._conn, request.number[0])
             self.session._left = request
+
+
+def _address(session: Any) -> int:
+    return int(ffi.cast("uintptr_t", session))
 
 
 def _sampling(sampling: Optional[Sampling], options: Any) -> Sampling:

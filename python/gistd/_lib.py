@@ -86,8 +86,13 @@ def on_logprob(arg: Any, token: Any) -> None:
 
 @ffi.callback("gist_answers_fn *", error=1)
 def on_answers(arg: Any, answer: int, text: Any, length: int, ids: Any, n_ids: int) -> int:
-    ffi.from_handle(arg).on_answers(answer, _said(text, length))
-    return 0
+    taken = ffi.unpack(ids, n_ids) if n_ids else []
+    return int(ffi.from_handle(arg).on_answers(answer, _said(text, length), taken))
+
+
+@ffi.callback("gist_resumed_fn *")
+def on_resumed(arg: Any, first: int) -> None:
+    ffi.from_handle(arg).first = first
 
 
 @ffi.callback("gist_answer_fn *")

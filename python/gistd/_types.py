@@ -288,6 +288,28 @@ class Info:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """What it takes to come back to a session (Session.keep). Who has the token, and is of this user, has the session:
+    it is kept as a password is."""
+
+    token: bytes
+    seconds: int  # how long the session stays behind its connection
+    max_bytes: int  # of an answer that nobody reads; then it waits
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A session that was come back to, and the last answer of it."""
+
+    n_tokens: int  # of the session
+    answers: int  # of the last request for some; 0: there is none to resume
+    first: int  # tokens of the answer that can't be had again,
+    unread: int  # that the connection before had read,
+    written: int  # that there are by now
+    seconds: int  # as in Ticket
+
+
+@dataclass(frozen=True)
 class Row:
     """A saved session or a document."""
 

@@ -12,8 +12,8 @@ from typing import Any, AsyncIterator, Callable, List, Optional, Sequence, Type,
 
 from ._client import Client, Progress, Session, _Request, _sampling
 from ._scores import Span
-from ._types import (Answer, Choice, Embedding, Info, Logprob, MemoryLike, MessageLike, Pooling, Priority, Result, Row,
-                     Sampling, Score, Usage)
+from ._types import (Answer, Attached, Choice, Embedding, Info, Logprob, MemoryLike, MessageLike, Pooling, Priority,
+                     Result, Row, Sampling, Score, Ticket, Usage)
 
 T = TypeVar("T")
 
@@ -171,6 +171,9 @@ class AsyncClient:
         """Options are those of Client.open()."""
         return AsyncSession(self, await self._call(lambda: self._sync.open(**options)))
 
+    async def attach(self, token: Union[bytes, str], *, realm: Optional[str] = None) -> "AsyncSession":
+        return AsyncSession(self, await self._call(lambda: self._sync.attach(token, realm=realm)))
+
     async def restore(self, name: str, *, label: Optional[str] = None) -> "AsyncSession":
         return AsyncSession(self, await self._call(lambda: self._sync.restore(name, label=label)))
 
@@ -236,6 +239,10 @@ class AsyncSession:
     def usage(self) -> Usage:
         return self._session.usage
 
+    @property
+    def attached(self) -> Optional[Attached]:
+        return self._session.attached
+
     async def close(self) -> None:
         if not self.client._closed:
             await self.client._call(self._session.close)
@@ -261,7 +268,17 @@ class AsyncSession:
 
     def generate(self, sampling: Optional[Sampling] = None, **options: Any) -> "AsyncStream":
         """`async for piece in session.generate()`. Use `async with` where it may be left early."""
-        return AsyncStream(self, _sampling(sampling, options))
+        chosen = _sampling(sampling, options)
+        return AsyncStream(self, lambda: self._session._generate(chosen))
+
+    async def keep(self, seconds: int = 0) -> Ticket:
+        return await self.client._call(lambda: self._session.keep(seconds))
+
+    def resume(self, start: Optional[int] = 0) -> "AsyncStream":
+        return AsyncStream(self, lambda: self._session._resume(start))
+
+    async def resume_answers(self) -> List[Answer]:
+        return self._session._take_several(await self.client._request(lambda: self._session._resume(0, True)))
 
     async def answers(self, n: int, sampling: Optional[Sampling] = None, **options: Any) -> List[Answer]:
         chosen = _sampling(sampling, options)
@@ -292,16 +309,16 @@ class AsyncSession:
 class AsyncStream:
     """An answer that is being written; it begins with the first piece that is asked for."""
 
-    def __init__(self, session: AsyncSession, sampling: Sampling) -> None:
+    def __init__(self, session: AsyncSession, start: Callable[[], _Request]) -> None:
         self.session = session
-        self._sampling = sampling
+        self._start = start
         self._pieces: "asyncio.Queue[Optional[str]]" = asyncio.Queue()
         self._begun: "Optional[asyncio.Future[_Request]]" = None
         self._request: Optional[_Request] = None
 
     def _begin(self) -> _Request:
         client = self.session.client
-        request = self.session._session._generate(self._sampling)
+        request = self._start()
         self._request = request
         request.on_piece = lambda said, ids: client._tell(self._pieces.put_nowait, said)
         request.on_end = lambda: client._tell(self._pieces.put_nowait, None)
@@ -327,6 +344,10 @@ class AsyncStream:
     @property
     def tokens(self) -> List[int]:
         return list(self._request.tokens) if self._request else []
+
+    @property
+    def first(self) -> int:
+        return self._request.first if self._request else 0
 
     @property
     def logprobs(self) -> List[Logprob]:

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -14,6 +16,30 @@ from gistd._client import _Request
 from gistd._lib import ffi
 
 LONG = "\n".join(str(i) for i in range(400))
+
+KILLED = """
+import sys, gistd
+client = gistd.Client()
+session = client.open(realm=sys.argv[1] or None)
+session.append("Once upon a time")
+print(session.keep(60).token.hex(), flush=True)
+pieces = iter(session.generate(max_tokens=100000, ignore_eog=True))
+for _ in range(3):
+    next(pieces)
+print("it is said", flush=True)
+sys.stdin.read()
+"""
+
+
+def killed(realm: str = "") -> str:
+    """The token of a program that is killed while its answer is written; it holds no more than the model's window."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, realm], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as program:
+        assert program.stdout
+        token = program.stdout.readline().strip()
+        assert program.stdout.readline() == "it is said\n"
+        program.kill()
+    return token
 
 
 class Blocking(unittest.TestCase):
@@ -268,6 +294,71 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "over already"):
             self.client.set_deadline(0)
 
+    def test_survives(self) -> None:
+        """A program that is killed, and another one that goes on with its answer."""
+        with self.client.open() as session:
+            session.append("Once upon a time")
+            with session.generate(max_tokens=100000, ignore_eog=True) as whole:
+                text = "".join(whole)
+        token = killed()
+        session = self.client.attach(token)
+        self.assertIs(self.client.attach(bytes.fromhex(token)), session)
+        at = session.attached
+        assert at
+        self.assertEqual((at.answers, at.first, at.seconds), (1, 0, 60))
+        self.assertGreaterEqual(at.unread, 3)
+        self.assertGreaterEqual(at.written, at.unread)
+        stream = session.resume()
+        self.assertEqual("".join(stream), text)
+        self.assertEqual(stream.tokens, whole.tokens)
+        self.assertEqual((stream.first, stream.result.reason), (0, whole.result.reason))
+        self.assertEqual(stream.result.usage.generated_tokens, len(whole.tokens))
+        rest = session.resume(len(whole.tokens) - 5)
+        self.assertTrue(text.endswith("".join(rest)))
+        self.assertLessEqual(rest.first, len(whole.tokens) - 5)
+        session.close()
+        with self.assertRaises(gistd.NotFound):
+            self.client.attach(token)
+        with self.assertRaisesRegex(ValueError, "have 16"):
+            self.client.attach(b"short")
+
+    def test_survives_what_was_read(self) -> None:
+        """Only what the connection before had not read; and of a realm with its name alone."""
+        token = killed("mine")
+        with self.assertRaises(gistd.NotFound):
+            self.client.attach(token)
+        with self.client.attach(token, realm="mine") as session:
+            assert session.attached
+            rest = session.resume(None)
+            self.assertIn("".join(rest), self.client.detokenize(rest.tokens))
+            self.assertLessEqual(rest.first, session.attached.unread)
+            self.assertEqual(rest.first + len(rest.tokens), rest.result.usage.generated_tokens)
+
+    def test_several_survive(self) -> None:
+        """Of a connection that ends by itself; who has a token of before has none."""
+        with self.client.open() as session:
+            session.append("Once upon a time")
+            want = session.answers(3, max_tokens=8, ignore_eog=True)
+        before = gistd.Client()
+        session = before.open()
+        session.append("Once upon a time")
+        first = session.keep().token
+        ticket = session.keep(30)
+        self.assertEqual(ticket.seconds, 30)
+        self.assertGreater(ticket.max_bytes, 1000)
+        session.answers(3, max_tokens=8, ignore_eog=True)
+        before.close()
+        with self.assertRaises(gistd.NotFound):
+            self.client.attach(first)
+        with self.client.attach(ticket.token) as session:
+            with self.assertRaisesRegex(ValueError, "resume_answers"):
+                session.resume()
+            several = session.resume_answers()
+        self.assertEqual([(a.text, a.reason) for a in several], [(a.text, a.reason) for a in want])
+        with self.client.open() as session, self.assertRaises(gistd.NotFound):
+            session.keep()
+            list(session.resume())
+
     def test_realms(self) -> None:
         """What one has read is taken over in it, and nowhere else."""
         said = "Of realms. " + LONG[:300]
@@ -331,6 +422,29 @@ class Loop(unittest.IsolatedAsyncioTestCase):
             await self.client.set_deadline(None)
         self.assertEqual((await self.client.score("The sky")).logprobs[1:], score)
         self.assertEqual(await self.client.embed(["a", "b"]), vectors)
+
+    async def test_survives(self) -> None:
+        """A client that ends in the middle of an answer, and one that goes on."""
+        async with await self.client.open() as session:
+            await session.append("Once upon a time")
+            text = "".join([piece async for piece in session.generate(max_tokens=60, ignore_eog=True)])
+        before = await gistd.AsyncClient.connect()
+        session = await before.open()
+        await session.append("Once upon a time")
+        ticket = await session.keep()
+        await session.generate(max_tokens=60, ignore_eog=True).__anext__()
+        await before.close()
+        session = await self.client.attach(ticket.token)
+        assert session.attached
+        self.assertEqual(session.attached.answers, 1)
+        stream = session.resume()
+        self.assertEqual("".join([piece async for piece in stream]), text)
+        self.assertEqual((stream.first, stream.result.reason), (0, gistd.Reason.LENGTH))
+        self.assertEqual([a.text for a in await session.answers(2, max_tokens=4, ignore_eog=True)],
+                         [a.text for a in await session.resume_answers()])
+        await session.close()
+        with self.assertRaises(gistd.NotFound):
+            await self.client.attach(ticket.token)
 
     async def test_cancelled(self) -> None:
         """Whose task is cancelled leaves a session that goes on."""
