@@ -19,6 +19,6 @@ function __gist_complete
     end
 end
 
-for program in gistctl gist-eval gist-http
+for program in gistctl gistd gist-adapter gist-dbus gist-eval gist-http gist-train
     complete -c $program -f -a '(__gist_complete)'
 end

@@ -1,4 +1,4 @@
-#compdef gistctl gist-eval gist-http
+#compdef gistctl gistd gist-adapter gist-dbus gist-eval gist-http gist-train
 # Completion of the tools for zsh. What can stand somewhere is known to the completions for bash, which ctl/complete asks.
 
 local helper line

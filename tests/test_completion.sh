@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/test_completion.sh - what the Tab key gives in zsh and in fish, as they are installed (that of bash is tested with each
 # command). Would catch: a candidate that bash is given and they are not, a name with a space or a colon that is cut there, an
-# option without what help says of it, a mark for files that is offered as it stands.
+# option without what help says of it, or that is in a table and not offered, a mark for files that is offered as it stands.
 set -eu
 . tests/support/daemon.sh
 export PYTHONDONTWRITEBYTECODE=1
@@ -9,13 +9,16 @@ export PYTHONDONTWRITEBYTECODE=1
 # As `make install` lays it out.
 at=$tmp/at
 mkdir -p "$at/bin" "$at/lib/gistd" "$at/share/bash-completion/completions" "$at/functions" "$at/fish"
-cp "$BUILD/gistctl" "$BUILD/gist-eval" "$BUILD/gist-http" "$at/bin"
+for name in gistctl gistd gist-adapter gist-dbus gist-eval gist-http gist-train; do
+    cp "$BUILD/$name" "$at/bin"
+done
 cp ctl/complete "$at/lib/gistd"
 cp ctl/gist.zsh "$at/functions/_gistctl"
 for completion in */*.bash; do
-    name=$(basename "$completion" .bash)
-    cp "$completion" "$at/share/bash-completion/completions/$name"
-    cp ctl/gist.fish "$at/fish/$name.fish"
+    for name in $(sed -n 's/^complete .* -F [^ ]* //p' "$completion"); do
+        cp "$completion" "$at/share/bash-completion/completions/$name"
+        cp ctl/gist.fish "$at/fish/$name.fish"
+    done
 done
 PATH=$at/bin:$PATH
 HOME=$tmp
@@ -41,10 +44,28 @@ gives 'a short way beside it' "--stop${tab}end the answer before TEXT; repeatabl
 gives 'an option whose help stands in the next line' "--max-body${tab}The longest body of a request" gist-http --max-b
 gives 'of a command of gist-eval' "--items${tab}Questions per task and length" gist-eval recall --it
 gives 'values' 'auto|full' gistctl ask --memory ''
-gives 'documents' 'a book|b:c' gistctl ask --doc ''
-gives 'files' '/files/' gistctl ask -f ''
-gives 'nothing' '' gistctl ask --doc nothing
-check 'another program has none' [ -z "$("$at/lib/gistd/complete" sh -c 2>&1)" ]
+gives 'values of an option in a table' 'f16|f32|q8_0' gistd --kv-type ''
+gives 'some of them' 'user' gist-dbus --bus us
+gives 'behind a path' "--kv-type${tab}Number format of cached keys and values" gistd --model /no/such.gguf --kv-t
+gives 'a number' '' gistd --threads ''
+gives 'a file of an option' '/files/' gistd --model ''
+gives 'behind a short option' '/files/' gist-adapter show -m ''
+gives 'commands' 'corpus|plot' gist-train ''
+gives 'one that is begun' 'import' gist-adapter im
+gives 'a flag takes nothing' '/files/' gist-adapter init --force ''
+gives 'an option of a command alone' '--long|--long-weight' gist-train corpus --long
+gives 'a digit in a name' "--beta1${tab}AdamW's decay rate of the mean gradient|--beta2${tab}AdamW's decay rate of the mean squared gradient" \
+    gist-train --beta
+# All of the table, and each with what it is.
+for name in gistd gist-http gist-dbus gist-train; do
+    "$at/lib/gistd/complete" $name -- >"$tmp/offered"
+    $name --help | sed -n 's/^  \(--[a-z][a-z0-9-]*\).*/\1/p' >"$tmp/listed"
+    [ $name = gist-dbus ] || [ $name = gist-train ] ||
+        $name --print-config | sed -n 's/^#* *\([a-z][a-z0-9-]*\) =.*/--\1/p' >>"$tmp/listed"
+    check "$name: options" [ "$(wc -l <"$tmp/listed")" -ge 5 ]
+    check "$name: all of them" [ -z "$(cut -f 1 "$tmp/offered" | grep -vxF -f - "$tmp/listed")" ]
+    check "$name: with what they are" [ -z "$(awk -F '\t' 'NR == FNR { listed[$1]; next } $1 in listed && $2 == ""' "$tmp/listed" "$tmp/offered")" ]
+done
 
 # --- zsh -----------------------------------------------------------------------------------------------
 
@@ -62,6 +83,8 @@ if command -v zsh >/dev/null; then
     : >"$tmp/names/quixotic" # what is filled in stands nowhere in what is typed
     zsh_tab 'files' "gistctl ask -f $tmp/names/qui" 'xotic'
     zsh_tab 'gist-http' 'gist-http --unix' '--unix-mode' 'Permission bits'
+    zsh_tab 'gistd' 'gistd --kv-b' 'ytes'
+    zsh_tab 'gist-train' 'gist-train co' 'rpus'
 else
     echo 'zsh is not installed: scripts/setup test'
 fi
@@ -80,6 +103,8 @@ if command -v fish >/dev/null; then
     fish_tab 'documents' 'gistctl ask --doc ' 'a book|b:c'
     fish_tab 'a document that is begun' 'gistctl ask --doc a' 'a book'
     fish_tab 'files' "gistctl ask -f $at/share/bash-completion/completions/gistc" "$at/share/bash-completion/completions/gistctl"
+    fish_tab 'gistd' 'gistd --kv-type ' 'f16|f32|q8_0'
+    fish_tab 'gist-adapter' 'gist-adapter im' 'import'
     fish_tab 'gist-http' 'gist-http --unix-' "--unix-mode${tab}Permission bits of that socket: who may connect"
 else
     echo 'fish is not installed: scripts/setup test'
