@@ -24,8 +24,8 @@ int backend_find(const char *name, const struct backend_ops **ret,
 
     if (r == 0 && ops->look)
         r = ops->look(&devices, why);
-    /* The library is here and no device of its kind is. Why stays set: it is shown, and is no
-     * error. */
+    /* The library is here, but no device of its kind is. why keeps its sentence, which is shown and
+     * is no error. */
     if (r < 0 && strcmp(name, "auto") == 0) {
         ops = &backend_cpu;
         r = 0;

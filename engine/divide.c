@@ -1,9 +1,9 @@
 /* engine/divide.c - the best of all ways to cut a row of layers into parts, one for each device.
  *
- * Parts keep the order of layers, as rows go from device to device only once in a step so. Then the
- * best way for the first d devices and `to` layers follows from the best ways for d - 1 devices and
- * fewer layers: a table of devices by layers, filled row by row (choose), from the end of
- * which the cuts are read.
+ * Parts keep the order of layers, so that rows pass from device to device only once in a step. Then
+ * the best way for the first d devices and `to` layers follows from the best ways for d - 1 devices
+ * and fewer layers: a table of devices by layers, filled row by row (choose), from the end of which
+ * the cuts are read. /
  */
 #include "engine/divide.h"
 

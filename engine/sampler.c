@@ -168,7 +168,7 @@ static double least_share(const struct sampler_params *p)
     return 0.999 * (1 - (double)p->top_p);
 }
 
-/* What weighs less is neither of min_p's tokens nor of top_p's, and need not be a candidate. */
+/* A token that weighs less passes neither min_p nor top_p, and need not be a candidate. */
 static float least_weight(const struct sampler_params *p, double mass, uint32_t n)
 {
     double least = least_share(p) * mass / n;

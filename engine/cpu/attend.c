@@ -568,8 +568,8 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     part = c->first_part + (head * c->n_cols + col) * p->n * a->group;
     stretch_partial(r, p, 0, p->n, head, a->part_first[c->first_part + col], d, a->part_m + part,
                     a->part_l + part, a->part_o + (size_t)part * a->hd);
-    /* The last to come finds what the others wrote. Its own partial is released, and the others'
-     * acquired, by the one counter: nobody waits. */
+    /* acq_rel: each worker releases its partial with this, and the last one to come acquires the
+     * others' and merges them. Nobody waits. */
     if (atomic_fetch_sub_explicit(&a->n_left[i * a->n_head_kv + head], 1, memory_order_acq_rel) ==
         1)
         merge_head(r, i, head);

@@ -161,7 +161,7 @@ static int cpu_discard(struct backend *b, void *mem, size_t n)
     return place_discard(mem, n);
 }
 
-/* mlock and not place_alloc's lock: whether it was allowed is to be said in the log. */
+/* By mlock and not by place_alloc's flag: the caller logs whether it was allowed. */
 static int cpu_lock(struct backend *b, void *mem, size_t n)
 {
     (void)b;

@@ -77,8 +77,8 @@ void gist_rows_project(const struct gist_rows *g, const struct kernels *k, struc
         struct linear_output own = { &p->w, out[i].y + (size_t)g->first * p->w.n_rows, g->step - 1,
                                      0 };
 
-        /* Over the base model's rows: its product for gists was for nothing, but to leave them out
-         * would cut the batch in pieces. */
+        /* Over the base model's rows. Its product for gists was wasted, but leaving them out would
+         * cut the batch into pieces. */
         if (p->w.data)
             linear_run(k, w, &rows, g->n, &own, 1);
         if (p->a.data)

@@ -335,7 +335,7 @@ AVX512_INLINE void attend_block(enum kv_type kv, bool wide, struct chunk *c, con
     struct turned t = { .q = c->turned + (size_t)(r - c->r0) * hd, .step = n_rows, .row = 1 };
     float *o = a->o + (size_t)r * hd;
 
-    /* Half of the group is in nobody's sight: it is the block's own, at the end of a segment. */
+    /* No row of the block sees the second half of the group. */
     if (wide && most <= GROUP_KEYS / 2)
         score_wide(g->wide, GROUP_PAGES / 2, a->q + (size_t)r * hd, hd, n_rows, s);
     else if (wide)

@@ -185,7 +185,7 @@ struct gist_product {
     struct gist_scratch scratch;
 };
 
-/* Behind the last layer's attention only wanted rows are left, and gists among those have other
+/* After the last layer's attention only wanted rows are left, so gists among them have other row
  * numbers. */
 static struct gist_rows gists_of(const struct layers *f, const struct gist_product *g,
                                  uint32_t piece)

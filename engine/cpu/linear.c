@@ -85,8 +85,8 @@ static uint32_t slice_at(const struct part *p, bool longer, uint32_t i)
     return i - whole < 32 ? len - (p->rest[longer] >> (i - whole)) : len;
 }
 
-/* By the longer shares, so that a slice's number tells its worker by division; in a shorter share
- * the last of them may be empty. */
+/* As many as a longer share has, for every share, so that a slice's number divided by this is its
+ * worker. In a shorter share the last one may be empty. */
 static uint32_t count_slices(const struct part *p)
 {
     bool longer = p->n_longer > 0;

@@ -1,7 +1,7 @@
 /* engine/cpu/rows.c - single rows: what is done to them between products.
  *
- * All of it is little beside a product, and most of its cost is that rows come from memory: so what
- * belongs together is done to a row at once, and the next product's conversions too.
+ * All of it is little beside a product, and most of its cost is bringing rows to a cache. So what
+ * belongs together is done to a row in one go, the next product's conversions included. /
  */
 #include "engine/cpu/rows.h"
 

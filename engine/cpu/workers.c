@@ -195,8 +195,8 @@ static void wait_done(struct workers *w, uint32_t n_slices)
     if (done == n_slices)
         return;
 
-    /* Told before done is looked at again, both in the one total order: a worker that adds behind
-     * that look sees the flag, and wakes; one that adds before is seen. */
+    /* The flag is set before done is looked at again, and all of these are seq_cst: a worker that
+     * adds to done after that look sees the flag and wakes us; one that added before it is seen. */
     atomic_store(&w->owner_sleeps, true);
     while ((done = atomic_load(&w->done)) != n_slices)
         futex_wait(&w->done, done);
@@ -227,7 +227,7 @@ void workers_run(struct workers *w, workers_fn *fn, void *arg, uint32_t n_slices
     }
     (void)atomic_fetch_add(&w->posted, 1);
     n_sleeping = atomic_load(&w->n_sleeping);
-    /* No more than there are slices for. Who is not woken had only to look, and sleeps on. */
+    /* No more workers than there are slices beside the owner's first one. */
     if (n_sleeping > 0)
         futex_wake(&w->posted, n_slices > INT_MAX ? INT_MAX : (int)n_slices - 1);
 

@@ -93,8 +93,8 @@ static int take(struct reader *r, uint64_t n, const uint8_t **ret)
     return 0;
 }
 
-/* Copied, since numbers are unaligned. Little-endian as the machine is (engine/file/quant.c asserts
- * it). */
+/* Copied, since numbers are unaligned. The file is little-endian, as the machine is
+ * (engine/file/quant.c asserts that). */
 static int take_u32(struct reader *r, uint32_t *ret)
 {
     const uint8_t *p;
@@ -394,7 +394,7 @@ static int check_version(const struct gguf *g, uint32_t version, struct why *why
 {
     if (version == 2 || version == 3)
         return 0;
-    /* Versions are small: the bytes of one, the other way round. */
+    /* Versions are small numbers, so this is one with its bytes the other way round. */
     if ((version & 0xffff) == 0 && version != 0)
         return why_set(why, -EINVAL, "%s: a big-endian GGUF file, supported: little-endian",
                        g->label);

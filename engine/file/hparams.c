@@ -201,7 +201,8 @@ static int refuse_others(struct keys *k, const struct model *m)
     return 0;
 }
 
-/* Before all else: the other keys of a part are missing or right, and the tensors are elsewhere. */
+/* Asked first: a part of a split model may lack keys and tensors, and the sentence should name the
+ * real cause. */
 static int refuse_split(struct keys *k)
 {
     uint32_t n;

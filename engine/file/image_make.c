@@ -45,8 +45,8 @@ int image_make(const char *folder, const struct image_of *of, struct weights *w,
     } else {
         uint8_t *arena = map + image_head_len(of->packed);
 
-        /* Such weights are read to memory of the host's when they are used, so the backend has to
-         * compute there. */
+        /* A stream reads weights into memory that the host writes, so the backend has to compute in
+         * such memory. */
         if (backend_host(b, arena) == arena)
             r = fill(&n, of, w, b, progress, arena, why);
         else

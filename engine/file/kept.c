@@ -19,8 +19,7 @@ static int check(struct backend *b, const struct image_of *of, const uint8_t *ba
     return r;
 }
 
-/* Not -ENOENT but a sentence for each cause: it is shown once, in the log, of the last one that
- * failed. */
+/* Each cause has a sentence of its own; the log shows that of the last one that failed. */
 static int take_one(struct backend *b, int fd, const struct image_of *of, void **ret_base,
                     char ret_digest[DIGEST_LEN], struct why *why)
 {

@@ -177,8 +177,8 @@ static int load_streamed(struct model *m, struct weights *w, const struct image_
     if (e != 0)
         return e;
     e = take_image(m, w, o, of, &first);
-    /* Those four are an image that a new one may take the place of. Of others a new one would not
-     * be better off. */
+    /* These four mean that there is no image, or one that a new one may replace. After any other
+     * error a new image would fare no better. */
     if (e != -ENOENT && e != -ESTALE && e != -EBADMSG && e != -EPERM)
         return e ? why_set(why, e, "%s", first.text) : 0;
     e = image_make(o->images, of, w, m->backend, o->progress, why);

@@ -64,7 +64,7 @@ int packed_open(struct packed *a, uint32_t n_layer)
     a->extents = calloc((size_t)n_layer + PACKED_LAYERS, sizeof(*a->extents));
     if (!a->extents)
         return -ENOMEM;
-    /* What the first record stands behind: so another version of tiles is another layout. */
+    /* The first record is chained to this, so another version of tiles is another layout. */
     a->layout = packed_hash(version, sizeof(version));
     return 0;
 }

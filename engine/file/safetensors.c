@@ -561,7 +561,7 @@ void safetensors_close(struct safetensors *s)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* Not of OTHER, which has no entry: adapter.c's find refuses it. */
+/* OTHER has no entry: callers have refused it (adapter.c's find). */
 enum quant safetensors_quant(enum safetensors_type type)
 {
     static const enum quant quants[] = { [SAFETENSORS_F32] = QUANT_F32,

@@ -330,7 +330,8 @@ static struct unit tile_of(const struct stream *s, uint32_t id)
 }
 
 /* All are begun before the first is waited for, and all are finished whatever fails: nothing of
- * them may come back later. One tile a token, also for tokens of one tile: the buffers are few. */
+ * them may come back later. Each token reads a tile of its own, even where two tokens share one:
+ * there are few buffers to look through. */
 int stream_rows(struct stream *s, const uint32_t *ids, uint32_t n, const void **ret)
 {
     struct unit tiles[STREAM_ROWS];

@@ -303,7 +303,7 @@ fail:
     return e;
 }
 
-/* An address of the backend's, which nobody looks behind here. */
+/* at: in the backend's memory. It is stored here, and never followed. */
 static void bind(const struct weights_item *item, uint8_t *at)
 {
     if (item->matrix)

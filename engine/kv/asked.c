@@ -185,8 +185,7 @@ void asked_fork(struct compressor *c, const struct asked *a, const struct seq *s
     dst->resting = true; /* until its first run */
 }
 
-/* Tokens of one range are told from missing ones by its beginning alone, so it is of use only if it
- * reaches the segment's end. */
+/* What is missing is [0, from), so a range is of use only if it reaches the segment's end. */
 uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segment)
 {
     if (!a || !a->all || a->segment != segment || a->n_changes != s->n_changes ||

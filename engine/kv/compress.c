@@ -76,8 +76,7 @@ bool compress_keeps_all(const struct compress_spec *c)
     return table[c->method]->keeps_all;
 }
 
-/* The counts answer for `full` too, which has no functions: who lays a session out asks of any
- * spec. */
+/* `full` has no functions, but callers ask for the counts of any spec. */
 uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
                          uint32_t thinned)
 {
@@ -305,7 +304,8 @@ uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *
     return n_rows(spec, s, segment) - side->n_done;
 }
 
-/* All that a side has but its place in the sequence's account. asked stays: it is the caller's. */
+/* Pages are given back to the pool by the caller, who has the sequence. asked stays: it is the
+ * caller's. */
 static void give_scratch(struct compressor *c, struct compress_side *side)
 {
     if (c->next == side)
@@ -328,7 +328,8 @@ static int begin(const struct compress_work *w)
 
     if (side->asked && side->asked->all) /* it has them already */
         floats = 0;
-    /* Someone found it full before: who needs less may not take what that one waits for. */
+    /* Somebody else found it full and waits: even a smaller side may not take what that one waits
+     * for. */
     if ((floats || n) && w->c->next && w->c->next != side)
         return -EAGAIN;
     if (floats)
@@ -341,8 +342,8 @@ static int begin(const struct compress_work *w)
         r = pool_take(w->seq->pool, w->seq->account, n, side->pages);
     if (r < 0) {
         give_scratch(w->c, side);
-        /* Behind give_scratch, which ends a place in line. There is none for pages: -ENOSPC is the
-         * caller's, to wait or to refuse. */
+        /* After give_scratch, which would clear it. A side waits in line for scratch alone: when
+         * pages are short the caller decides whether to wait or to refuse. */
         if (r == -EAGAIN)
             w->c->next = side;
         return r;
@@ -410,8 +411,7 @@ void compress_drop(struct compressor *c, struct seq *s, struct compress_side *si
     compress_end_staging(c);
 }
 
-/* Who calls has had all rows run, and does not let a segment be packed that tokens are missing
- * of. */
+/* The caller has run all rows, and the segment has all of its tokens. */
 int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
                     uint32_t segment, struct compress_side *side)
 {
@@ -458,7 +458,7 @@ static size_t largest_side(const struct compressor *c)
     return most * sizeof(float);
 }
 
-/* What sizes follow from, for compress_need, which is asked before there is a backend. */
+/* The fields that sizes follow from: compress_need is asked before there is a backend. */
 static struct compressor shape_of(const struct model *m)
 {
     return (struct compressor){ .n_lists = m->n_layer * m->n_head_kv,

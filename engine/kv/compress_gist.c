@@ -61,8 +61,8 @@ static int copy_sinks(const struct compress_work *w)
     return r;
 }
 
-/* The pages beside the segment become it, if all is well. An error is passed on, so that who makes
- * several steps looks at r here alone. */
+/* The pages beside the segment become it, if all is well. r: the result of the steps before this
+ * one; an error is passed on. */
 static int take_over(const struct compress_work *w, int r, uint32_t n_keys)
 {
     if (r < 0)

@@ -87,8 +87,8 @@ int pool_again(struct pool *p, struct why *why)
     p->n_away = 0;
     if (r == 0) {
         p->mem = mem;
-        /* Taken from the machine now, where that it is short is a sentence at start, and not a
-         * process that is killed when a session grows. */
+        /* Taken from the machine now: if memory is short, the start fails with a sentence. Taken
+         * later, a session that grows would get the whole process killed. */
         r = backend_populate(p->backend, mem, p->mem_len);
     }
     if (r < 0)
@@ -332,7 +332,7 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     }
 }
 
-/* Of one owner and neither kept, so that no page's counts change and none has to be looked at. */
+/* Both accounts are one owner's and neither is a reclaimer's, so no page's counts change. */
 int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n)
 {
     assert(n <= a->used && !a->kept && !b->kept && a->owner == b->owner);

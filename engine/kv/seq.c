@@ -99,8 +99,8 @@ int seq_fork(const struct seq *s, struct seq *dst)
     for (uint32_t k = 0; r == 0 && k * s->seg_len < s->n_tokens; k++) {
         uint32_t end = (k + 1) * s->seg_len, n;
 
-        /* Slots before shares: pages of a failed share are not looked at, since n_reserved ends
-         * before them. */
+        /* The slots are filled first: if sharing fails, n_reserved ends before them and nobody
+         * looks at them. */
         dst->segments[k] = s->segments[k];
         dst->n_reserved = end < s->n_tokens ? end : s->n_tokens;
         n = seq_n_pages(keys_reserved(dst, k));
@@ -159,8 +159,8 @@ void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
                           const uint32_t *pages)
 {
-    /* Before adopt, which moves n_tokens behind it. What open_segment puts there is for a raw
-     * one. */
+    /* Found before adopt(), which moves n_tokens past it and opens it as a raw segment: what it is
+     * instead is set afterwards. */
     struct seq_segment *g = &s->segments[s->n_tokens / s->seg_len];
 
     assert(s->n_tokens % s->seg_len == 0);
@@ -393,7 +393,8 @@ static void resize(struct seq *s, uint32_t segment, uint32_t n_keys, enum seq_st
         s->segments[k].base += more;
 }
 
-/* In all of these pages come and go before resize, which changes what keys_reserved counts by. */
+/* Here and in those below pages come and go first: resize() changes what keys_reserved() counts
+ * by. */
 void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
     assert(seq_resident(s, segment) && n_keys <= s->segments[segment].n_keys);

@@ -72,7 +72,7 @@ bool compress_stage(const struct compress_work *w, uint32_t n_keys)
     if (w->side->in_place || n > p->n_free || n > pool_room(p, a, 0) ||
         (c->staging.pool && c->staging.pool != p))
         return false;
-    /* Its spans are as many as staged has places. */
+    /* page_lists has at most SCRATCH_SPANS_MAX spans, which is as many as c->staged has places. */
     ids = scratch_take(&c->page_lists, n * sizeof(*ids));
     if (!ids)
         return false;
