@@ -166,10 +166,10 @@ int document_take_ids(struct document *doc, const uint32_t *ids, uint32_t n,
     void *mem = doc->ids;
     int r = held_resize(held, &mem, &doc->ids_len, n * sizeof(*ids));
 
-    if (r < 0) {
+    if (r == -EDQUOT) /* else nobody's limit says why */
         *need = (struct document_need){ held->by->used, held->refused, held->by->limit };
+    if (r < 0)
         return r;
-    }
     doc->ids = mem;
     memcpy(doc->ids, ids, n * sizeof(*ids));
     doc->n_ids = n;

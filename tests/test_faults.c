@@ -4,6 +4,7 @@
  * is left, another errno than the call's. */
 #include "daemon/answer.h"
 #include "daemon/config.h"
+#include "daemon/document.h"
 #include "daemon/encode.h"
 #include "daemon/held.h"
 #include "daemon/listener.h"
@@ -404,6 +405,31 @@ static int live_encode(void *arg, struct why *why)
     return r < 0 ? r : 0;
 }
 
+/* Ids that are more than the last ones. */
+static int live_document(void *arg, struct why *why)
+{
+    static const uint32_t text[64];
+    const struct owner_limits limits = { .held = 1 << 20, .held_all = 1 << 20 };
+    struct documents all;
+    struct document_need need;
+    struct document *d;
+    struct owners owners;
+    int r;
+
+    (void)arg;
+    (void)why;
+    owners_init(&owners, &limits);
+    documents_init(&all, &rig.rig.pool, &owners, 0, 1 << 20);
+    r = document_new(&all, 1000, "a", &d, &need);
+    if (r == 0)
+        r = document_take_ids(d, text, 32, &need);
+    if (r == 0)
+        r = document_take_ids(d, text, 64, &need);
+    documents_close(&all);
+    owners_fini(&owners);
+    return r;
+}
+
 static int live_held(void *arg, struct why *why)
 {
     struct held_account a = { .limit = 1000 };
@@ -467,6 +493,7 @@ static void daemon_parts(void **state)
     scratch_path(sock, "s");
     fault_life(&(struct fault_life){ .name = "answer", .live = live_answer });
     fault_life(&(struct fault_life){ .name = "encode", .live = live_encode });
+    fault_life(&(struct fault_life){ .name = "document", .live = live_document });
     fault_life(&(struct fault_life){ .name = "held", .live = live_held });
     fault_life(&(struct fault_life){ .name = "mailbox", .live = live_mailbox });
     fault_life(
