@@ -148,14 +148,18 @@ static size_t whole_characters(const struct answer *a, size_t n)
     return n;
 }
 
-size_t answer_ready(const struct answer *a, size_t max_text, uint32_t *ret_n_ids)
+/* With fewer ids than there is text for the text ends where the last of them does; one that ends
+ * within a character goes out before the rest of that, or a run of such would never end. */
+size_t answer_ready(const struct answer *a, size_t max_text, uint32_t max_ids, uint32_t *ret_n_ids)
 {
     size_t n = a->n_text - held_len(a);
     uint32_t ids = 0;
 
     n = whole_characters(a, n < max_text ? n : max_text);
-    while (ids < a->n_ids && a->ends[ids] <= n)
+    while (ids < a->n_ids && ids < max_ids && a->ends[ids] <= n)
         ids++;
+    if (ids == max_ids && ids < a->n_ids)
+        n = whole_characters(a, a->ends[ids - 1]);
     *ret_n_ids = ids;
     return n;
 }

@@ -58,8 +58,9 @@ uint32_t answer_push(struct answer *a, uint32_t id, const uint8_t *bytes, size_t
 /* No token follows: what was held back is text after all. */
 void answer_end(struct answer *a);
 
-/* What may go out now: bytes of text (at most max_text) and ids. */
-size_t answer_ready(const struct answer *a, size_t max_text, uint32_t *ret_n_ids);
+/* What may go out now: bytes of text (at most max_text, whole characters) and ids (at most max_ids,
+ * 1 or more). */
+size_t answer_ready(const struct answer *a, size_t max_text, uint32_t max_ids, uint32_t *ret_n_ids);
 /* They went out. */
 void answer_sent(struct answer *a, size_t n_text, uint32_t n_ids);
 

@@ -706,11 +706,9 @@ static int generate_flush(struct sched *s, struct request *r)
     int e;
 
     while (g) {
-        n = answer_ready(&g->answer, REPLY_TEXT_MAX, &n_ids);
-        if (g->has_logprobs && n_ids > LOGPROBS_A_FRAME) { /* a frame has room for so many */
-            n_ids = LOGPROBS_A_FRAME;
-            n = g->answer.ends[n_ids - 1];
-        }
+        /* With log-probabilities a frame has room for so many. */
+        n = answer_ready(&g->answer, REPLY_TEXT_MAX,
+                         g->has_logprobs ? LOGPROBS_A_FRAME : UINT32_MAX, &n_ids);
         if (n == 0 && n_ids == 0)
             break;
         e = reply_text(s, r, g->answer.text, n, g->answer.ids, n_ids, n_ids,

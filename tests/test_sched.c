@@ -503,14 +503,14 @@ static bool feed(const char *text, size_t by, const char *const *stops, uint32_t
     for (size_t i = 0; i < len && !a.stopped; i += by) {
         assert_true(answer_has_room(&a));
         dropped = answer_push(&a, pushed++, (const uint8_t *)text + i, len - i < by ? len - i : by);
-        n = answer_ready(&a, 5, &n_ids);
+        n = answer_ready(&a, 5, UINT32_MAX, &n_ids);
         memcpy(ret + out, a.text, n);
         out += n;
         sent += n_ids;
         answer_sent(&a, n, n_ids);
     }
     answer_end(&a);
-    while ((n = answer_ready(&a, 5, &n_ids)) > 0 || n_ids > 0) {
+    while ((n = answer_ready(&a, 5, UINT32_MAX, &n_ids)) > 0 || n_ids > 0) {
         memcpy(ret + out, a.text, n);
         out += n;
         sent += n_ids;
@@ -544,6 +544,38 @@ static void test_answer(void **state)
         assert_true(feed("</end>", by, stops, 3, got, &ids));
         assert_string_equal(got, "");
         assert_int_equal(ids, 0);
+    }
+}
+
+/* A frame may have room for fewer ids than wait, and then its text ends with a character all the
+ * same, though a token may end within one. */
+static void test_few_ids_at_once(void **state)
+{
+    static const char text[] = "z\u00fc \u6f22\u5b57 \U0001f99c!";
+    const uint32_t len = sizeof(text) - 1;
+
+    (void)state;
+    for (uint32_t most = 1; most < len; most++) {
+        uint32_t n_ids, sent = 0;
+        char got[sizeof(text)];
+        struct answer a;
+        size_t n, out = 0;
+
+        assert_int_equal(answer_init(&a, 16, NULL, 0), 0);
+        for (uint32_t i = 0; i < len; i++)
+            assert_int_equal(answer_push(&a, i, (const uint8_t *)text + i, 1), 0);
+        while ((n = answer_ready(&a, sizeof(text), most, &n_ids)) > 0 || n_ids > 0) {
+            assert_true(n_ids <= most);
+            assert_true(n == a.n_text || ((uint8_t)a.text[n] & 0xc0) != 0x80);
+            memcpy(got + out, a.text, n);
+            out += n;
+            sent += n_ids;
+            answer_sent(&a, n, n_ids);
+        }
+        assert_int_equal(out, len);
+        assert_memory_equal(got, text, len);
+        assert_int_equal(sent, len);
+        answer_fini(&a);
     }
 }
 
@@ -729,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_scrapes_are_paced),
         cmocka_unit_test(test_units_by_letter),
         cmocka_unit_test(test_answer),
+        cmocka_unit_test(test_few_ids_at_once),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
         cmocka_unit_test(test_no_malloc_for_a_token_that_is_read),
