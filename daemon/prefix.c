@@ -35,9 +35,9 @@ struct node {
     bool going; /* of prefix_forget */
     uint32_t
         packed; /* first page of the compressed segment that ends here, or NONE; the rest by next */
-    uint64_t hash;   /* of a node that ends a segment, see prefix_roll; else 0 */
-    uint32_t n_know; /* of a mark's node: sessions that know it */
-    uint32_t ids[TOKENS];
+    uint64_t hash;        /* of a node that ends a segment, see prefix_roll; else 0 */
+    uint32_t n_know;      /* of a mark's node: sessions that know it */
+    uint32_t ids[TOKENS]; /* a root has its owner there */
 };
 
 struct root {
@@ -342,7 +342,8 @@ static uint32_t add_root(struct prefix *p, uint32_t owner, const struct policy *
 
     if (node == NONE)
         return NONE;
-    p->nodes[node] = (struct node){ .parent = NONE, .page = NONE, .packed = NONE };
+    p->nodes[node] =
+        (struct node){ .parent = NONE, .page = NONE, .packed = NONE, .ids = { owner } };
     r = free_root(p);
     *r = (struct root){
         .used = true, .owner = owner, .policy = *policy, .node = node, .used_at = ++p->clock
@@ -464,20 +465,17 @@ void prefix_supersede(const struct prefix_user *u, const struct seq *s, const st
     }
 }
 
+/* Also of a root that was given up (retire), whose nodes are there as long as nobody wants their
+ * pages: so the node itself knows its owner. Marks hang on a node that is nobody's. */
 static bool is_root_of(const struct prefix *p, uint32_t node, uint32_t owner)
 {
-    for (uint32_t i = 0; i < PREFIX_ROOTS; i++)
-        if (p->roots[i].used && p->roots[i].node == node)
-            return p->roots[i].owner == owner;
-    return false;
+    return node != p->own && p->nodes[node].ids[0] == owner;
 }
 
 /* By T1 parents come first on the way from the newest node to the oldest, and children on the way
  * back: so one walk finds all that stand below the owner's roots, and another frees them. */
 void prefix_forget(struct prefix *p, uint32_t owner)
 {
-    if (n_roots_of(p, owner) == 0)
-        return;
     for (uint32_t i = p->newest; i != NONE; i = p->nodes[i].older) {
         uint32_t parent = p->nodes[i].parent;
 

@@ -307,6 +307,28 @@ static void an_owner_is_forgotten(void **state)
     assert_int_equal(read_by(ALICE, &q, ids, TOKENS), TOKENS - 16);
 }
 
+/* Also what stands below roots that were given up: nobody finds it, and it has pages all the same.
+ */
+static void old_roots_are_forgotten(void **state)
+{
+    uint32_t ids[TOKENS], n_bob;
+    struct policy usual = policy_of(512);
+
+    (void)state;
+    fill_ids(ids, TOKENS, 70);
+    (void)read_by(BOB, &usual, ids, TOKENS);
+    n_bob = pool.n_cached;
+    for (uint32_t i = 0; i < PREFIX_ROOTS + 40; i++) {
+        struct policy p = policy_of(1024 + 16 * i);
+
+        (void)read_by(ALICE, &p, ids, TOKENS);
+    }
+    assert_true(pool.n_cached > n_bob);
+    prefix_forget(prefix, ALICE);
+    assert_int_equal(pool.n_cached, n_bob);
+    assert_int_equal(read_by(BOB, &usual, ids, TOKENS), TOKENS - 16);
+}
+
 /* Cached pages are among those that are kept for who has few: who has more takes over no beginning
  * that would need them, and who has none does. */
 static void the_reserve_is_not_taken_over(void **state)
@@ -360,6 +382,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_cached_can_be_had, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_private_session_teaches_nothing, open_all, close_all),
         cmocka_unit_test_setup_teardown(an_owner_is_forgotten, open_all, close_all),
+        cmocka_unit_test_setup_teardown(old_roots_are_forgotten, open_all, close_all),
         cmocka_unit_test_setup_teardown(the_reserve_is_not_taken_over, open_all, close_all),
     };
 
