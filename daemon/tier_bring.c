@@ -100,8 +100,10 @@ static int go_part(struct tier_part *p)
         e = tier_part_ask(p);
         if (e == -EAGAIN || (e == -ENOSPC && (l->n_out || tier_coming(l->tier))))
             return -EAGAIN;
+        if (e == 0)
+            return -EAGAIN; /* a copy may have failed at once, which its result says */
         p->result = e;
-        return e < 0 ? 0 : -EAGAIN;
+        return 0;
     }
     e = tier_part_look(p);
     if (e >= 0 || e == -EAGAIN)
