@@ -286,6 +286,7 @@ bool tier_part_forget(struct tier_part *p)
     else if (p->state != TIER_PART_READY)
         give_stage(p);
     give_pages(p);
+    l->window -= p->n_pages;
     p->state = TIER_PART_PLANNED;
     return true;
 }

@@ -336,6 +336,52 @@ static void single_segments(void **state)
     close_stage(&s);
 }
 
+static int no_put(struct backend *b, void *to, const void *from, size_t len, uint64_t *ret_ticket)
+{
+    (void)b;
+    (void)to;
+    (void)from;
+    (void)len;
+    (void)ret_ticket;
+    return -EIO;
+}
+
+/* Segments whose copies fail can't be had, and count for no pages any more. */
+static void copies_that_fail(void **state)
+{
+    static const uint32_t wanted[] = { 0, 1, 2 };
+    struct backend_ops broken;
+    const struct backend_ops *ops;
+    struct tier_bring *b;
+    struct reader r;
+    struct stage s;
+    bool from_disk;
+
+    (void)state;
+    open_rig(&s, &backend_fenced);
+    open_tier(&s, PLENTY);
+    write_text(3);
+    open_reader(&s, &r, &policies[3], s.tier);
+    feed(&s, &r, 200, NULL);
+    settle(&s);
+    feed(&s, &r, 400, NULL);
+    ops = s.rig.rig.backend->ops;
+    broken = *ops;
+    broken.put = no_put;
+    s.rig.rig.backend->ops = &broken;
+    b = tier_bring_begin(&r.memory.kept, wanted, 3);
+    assert_non_null(b);
+    while (tier_bring_go(b) == -EAGAIN)
+        (void)tier_pump(s.tier);
+    s.rig.rig.backend->ops = ops;
+    for (uint32_t k = 0; k < 3; k++)
+        assert_null(tier_bring_take(b, k, &from_disk));
+    assert_int_equal(tier_bring_pages(b), 0);
+    tier_bring_drop(b);
+    close_reader(&r);
+    close_stage(&s);
+}
+
 /* --- memory, then the disk -------------------------------------------------------------------- */
 
 static uint64_t reads(const struct stage *s)
@@ -543,9 +589,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_alone), cmocka_unit_test(same_bytes_of_the_device),
-        cmocka_unit_test(single_segments),  cmocka_unit_test(before_the_disk),
-        cmocka_unit_test(any_order),        cmocka_unit_test(not_pinned),
-        cmocka_unit_test(not_there),        cmocka_unit_test(too_little),
+        cmocka_unit_test(single_segments),  cmocka_unit_test(copies_that_fail),
+        cmocka_unit_test(before_the_disk),  cmocka_unit_test(any_order),
+        cmocka_unit_test(not_pinned),       cmocka_unit_test(not_there),
+        cmocka_unit_test(too_little),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
