@@ -31,7 +31,8 @@
 #define SPARED_PART 2u
 
 /* Something has to be done for the request's memory before it goes on: a segment is to be
- * compressed, say, and its gists are read by the model like any other tokens. */
+ * compressed, say, and its gists are read by the model like any other tokens. Its runs are upkeep:
+ * rows are its owner's, and the request hears nothing of them. */
 static bool behind(const struct request *r)
 {
     return request_away(r) || (r->memory && memory_behind(r->memory));
@@ -49,6 +50,8 @@ static bool urgent(const struct request *r)
     return r->priority == WIRE_INTERACTIVE || (r->reader && r->reader->hurried);
 }
 
+/* False: it has no part in this step. It is cancelled, pages will come, a scratch will be free; or
+ * it was failed. */
 static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uint32_t max,
                         struct forward_run *ret)
 {
@@ -82,7 +85,7 @@ static bool has_pages(const struct sched *s, const struct batch *b, bool decodes
     return b->n_pages < (FORWARD_POOLS - (decodes ? 2 : 1)) * (uint64_t)s->served.pool.n_pages;
 }
 
-/* Its first part in a step. */
+/* Its first part in a step. Its time in the queue ends, less what it waited for a disk. */
 static void begins(struct sched *s, struct request *r)
 {
     struct trace_times *t = &r->times;
@@ -247,7 +250,8 @@ static uint32_t left_of(uint32_t tokens, uint32_t n_rows)
 }
 
 /* How many rows a client's requests took of so many tokens, and of a unit's clients and an owner's
- * units the same. */
+ * units the same. The next one is known before add(): plan() may end a request, and then it is
+ * freed here. */
 static uint32_t read_of_client(struct sched *s, struct batch *b, struct client *c,
                                enum wire_priority p, uint32_t tokens)
 {
@@ -423,6 +427,9 @@ static void add_drafts(struct sched *s, struct batch *b)
     }
 }
 
+/* What memories can do without the model, within a time that all of them share; and who wants what
+ * of this step. In this order: turns are of who wants something, haste of who is followed, and
+ * classes of requests follow from both. */
 static void settle(struct sched *s, struct batch *b)
 {
     uint64_t settle_end = 0;
@@ -446,8 +453,8 @@ static void settle(struct sched *s, struct batch *b)
             b->n_reading[class_of(s, r)]++;
 }
 
-/* Where somebody reads, decoding leaves it half of the step at least, or what it would have
- * alone. */
+/* Where somebody reads, decoding leaves it half of the step at least, or what it would have alone.
+ * A step that decodes is kept short (PACE_STEP_NS), and so is one that is spared. */
 static void compose(struct sched *s, struct batch *b)
 {
     uint32_t max_rows = s->config->batch_tokens, budget, kept = 0;
@@ -483,7 +490,9 @@ static void compose(struct sched *s, struct batch *b)
     add_drafts(s, b);
 }
 
-/* Between two layers. True: the step ends there, and all sequences are as they were before it. */
+/* Between two layers. True: the step ends there, and all sequences are as they were before it. The
+ * heart of an answer to a cancel: letters and frames are taken here, and s->abandon is what came of
+ * them. */
 static bool stop_step(void *arg)
 {
     struct sched *s = arg;
@@ -492,7 +501,8 @@ static bool stop_step(void *arg)
     return s->abandon;
 }
 
-/* What the answers' next tokens may be is found while the step computes. */
+/* What the answers' next tokens may be is found while the step computes. Only of answers that are
+ * in the step: masks of others would be of no use to it. */
 static void foresee(struct sched *s, struct batch *b)
 {
     if (!s->masker)
@@ -515,6 +525,7 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
     s->step_ns = clock_ns();
     foresee(s, b);
     r = forward_step(&s->served.forward, b->runs, b->n, &stop, ret_n_out);
+    /* Also where the step was given up: the thread has forms of requests that may end now. */
     masker_wait(s->masker);
     s->in_step = false;
     for (uint32_t i = b->n_decode; i < b->n; i++)
@@ -523,7 +534,8 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
 }
 
 /* Its client, and so the unit and the owner, had n rows of a step; lost: which it gave up, and
- * others might have had its turn. */
+ * others might have had its turn. portion.had decides whose turn it is; rows are what was computed,
+ * for people. */
 static void had(const struct client *c, uint32_t n, bool lost)
 {
     c->owner->rows += lost ? 0 : n;
@@ -544,7 +556,7 @@ static void go_behind(struct sched *s, struct request *r)
     unit_served(&c->owner->units, c);
 }
 
-/* And what they have to say goes out. */
+/* And what they have to say goes out. Lines first: request_deliver may free a request. */
 static void deliver(struct sched *s, struct batch *b)
 {
     for (uint32_t i = 0; i < b->n; i++)
@@ -588,7 +600,8 @@ static void abandoned(struct sched *s, const struct batch *b)
 }
 
 /* Before anybody hears of the outputs: the time is that of the step. An answer's first token came
- * with it, or before it from what the last append left. */
+ * with it, or before it from what the last append left. A whole with several lanes in a step was in
+ * it once (step_at). */
 static void clocked(struct sched *s, struct batch *b, uint64_t start, uint64_t now)
 {
     for (uint32_t i = 0; i < b->n; i++) {
@@ -620,7 +633,8 @@ static void ran(struct memory *m, const struct forward_run *run)
     memory_ran(m, &own);
 }
 
-/* What a token costs in a long chunk decides what is read back from the disk. */
+/* What a token costs in a long chunk decides what is read back from the disk. Steps that only
+ * decode tell what rows cost (drafts), those that read what tokens do (pace, tier). */
 static void measured(struct sched *s, const struct batch *b, uint64_t ns, uint64_t waited)
 {
     pace_measured(&s->pace, b->n == b->n_decode ? 0 : b->n_rows, ns - waited);
@@ -648,6 +662,8 @@ static bool reads_in_background(const struct sched *s, const struct batch *b)
     return false;
 }
 
+/* True: call again at once, something was done or will be. b lies on the stack, some 100 KB: a step
+ * allocates nothing. */
 bool batch_run(struct sched *s)
 {
     struct batch b;

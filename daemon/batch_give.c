@@ -1,3 +1,6 @@
+/* Outputs lie in the order of the runs, one after the other: first those of who decodes, then those
+ * of who reads. A run has none, one, or one for each of its tokens (forward_n_out), and each
+ * function here says how many it has passed. */
 #include "daemon/batch_inner.h"
 
 #include "daemon/draws.h"
@@ -6,7 +9,8 @@
 
 #include <string.h>
 
-/* The next guess is a token of the sequence now, as if a step of its own had read it. */
+/* The next guess is a token of the sequence now, as if a step of its own had read it. The run is
+ * copied, since the step's own still says where its other guesses lie. */
 static void keep_guess(struct memory *m, const struct forward_run *run, uint32_t guess)
 {
     struct forward_run own = *run;
@@ -35,7 +39,9 @@ static void give_rows(struct sched *s, struct request *r, const struct forward_r
         (void)seq_rewind(run->seq, run->seq->n_tokens);
 }
 
-/* Answers [first, end), whose outputs are [out, out + n). */
+/* Answers [first, end), whose outputs are [out, out + n). First tokens are drawn side by side where
+ * there are threads for it; what a guess was right about is drawn row by row behind that, since
+ * each row's sampler stands where the one before left it. */
 static void give_some(struct sched *s, struct batch *b, uint32_t first, uint32_t end, uint32_t out,
                       uint32_t n)
 {
@@ -80,6 +86,8 @@ static uint32_t give_decoded(struct sched *s, struct batch *b)
     return out;
 }
 
+/* Scores of several requests that stand side by side are made by one pass over the output
+ * matrix. */
 static bool is_scored(const struct batch *b, uint32_t run)
 {
     return run < b->n && b->requests[run]->ops->scored && !b->upkeep[run];

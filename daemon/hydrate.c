@@ -19,6 +19,7 @@
 /* Tokens that are computed again for one prompt, which waits for them; one segment in any case. */
 #define AGAIN_TOKENS 2048u
 
+/* A segment that a job is to bring back, and how far that is. */
 struct wanted {
     uint32_t segment, place; /* place: 0, the prompt points to it most */
     enum hydrate_source from;
@@ -55,7 +56,10 @@ static uint32_t n_back(const struct memory *m)
 }
 
 /* Segments for which there are keys and pages, when the prompt and the beginning of an answer are
- * to fit behind them. A hydrated one is counted as if it had no gists, as which it may end. */
+ * to fit behind them. A hydrated one is counted as if it had no gists, as which it may end. Keys
+ * first: what the budget leaves, or what it keeps for this (policy_spare), whichever is more. Then
+ * pages, by the account and by the pool: gists stay held beside the raw pages, so a segment takes
+ * all of its pages anew. */
 static uint32_t room_for(const struct memory *m, uint32_t n_left)
 {
     const struct seq *s = m->seq;
@@ -80,7 +84,8 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
 }
 
 /* What the prompt points to is worth more than gists of all else: these are thinned, as far as they
- * have to be for one segment to fit. Tried with the counts alone first. */
+ * have to be for one segment to fit. Tried with the counts alone first. 1: one fits now. 0: nothing
+ * was thinned, or less than would have helped for want of pages. */
 static uint32_t squeeze(struct memory *m, uint32_t n_left)
 {
     struct memory counts = *m;
@@ -110,7 +115,9 @@ static uint32_t take_best(float *score, uint32_t n, float *ret_score)
     return best;
 }
 
-/* Segments that the prompt points to, at most `most` of them, the best one first: how many. */
+/* Segments that the prompt points to, at most `most` of them, the best one first: how many.
+ * Selection by walking over all of them each time: `most` is a handful, and segments are thousands
+ * at most. */
 static uint32_t choose(const struct memory *m, float *score, uint32_t most, uint32_t *ret)
 {
     uint32_t n = 0;
@@ -147,7 +154,8 @@ bool hydrate_can(const struct memory *m)
     return m->hydrate > 0 && m->ladder.n_at[1] > 0 && memory_exact(m) && m->overlay.n == 0;
 }
 
-/* It was read behind nothing but its ids, and what others keep by these is the same. */
+/* It was read behind nothing but its ids, and what others keep by these is the same. What was read
+ * behind hydrated segments is found by marks alone (daemon/own.h). */
 static bool is_plain(const struct memory *m, uint32_t segment)
 {
     return (segment + 1) * m->seq->seg_len <= m->n_plain;
@@ -165,6 +173,7 @@ static enum hydrate_source in_tree(struct memory *m, uint32_t segment, uint32_t 
     return HYDRATE_NOWHERE;
 }
 
+/* The same, in the account. Without room there it is as if the tree had nothing. */
 static enum hydrate_source from_tree(struct memory *m, uint32_t segment, uint32_t *ret_pages)
 {
     struct seq *s = m->seq;
@@ -194,6 +203,7 @@ static void ask(struct hydrate_job *j)
     j->bring = tier_bring_begin(&j->memory->kept, segments, n);
 }
 
+/* What the store had goes to the job; what it did not take goes back with the bring. */
 static void take_brought(struct hydrate_job *j)
 {
     uint32_t n = seq_n_pages(j->memory->seq->seg_len);
@@ -233,6 +243,7 @@ static void choose_again(struct hydrate_job *j)
         }
 }
 
+/* Those whose pages are there. Called again when more are: each stands in once. */
 static void stand_all_in(struct hydrate_job *j)
 {
     for (uint32_t i = 0; i < j->n; i++) {
@@ -258,7 +269,8 @@ static bool sees_raw(const struct memory *m)
     return m->policy.late || m->policy.keep_tail > 0;
 }
 
-/* False: it is to be read by the next steps. */
+/* False: it is to be read by the next steps. True: none is under way. What was computed is in the
+ * job's pages then. */
 static bool end_again(struct hydrate_job *j)
 {
     struct memory *m = j->memory;
@@ -276,7 +288,8 @@ static bool end_again(struct hydrate_job *j)
     return true;
 }
 
-/* The next one that is to be computed again. False: there is none. */
+/* The next one that is to be computed again. False: there is none. In the text's order, so that
+ * each is read behind those that are back before it. */
 static bool next_again(struct hydrate_job *j)
 {
     struct hydration *h = &j->memory->hydration;
@@ -298,6 +311,7 @@ static bool next_again(struct hydrate_job *j)
     return false;
 }
 
+/* From here on ids that are to be read again wait (`coming`): they are to see what comes. */
 static struct hydrate_job *new_job(struct memory *m, const uint32_t *segments, uint32_t n)
 {
     struct hydrate_job *j = calloc(1, sizeof(*j));
@@ -327,6 +341,8 @@ static bool awaits_fetched(const struct hydrate_job *j)
     return false;
 }
 
+/* The sequence's end goes to the store first: what is read from here on is not to be found by its
+ * ids. */
 static struct hydrate_job *begin(struct memory *m, struct hydrate_job *j)
 {
     if (!hydrate_is_on(m)) /* an answer that has its segments goes on with more */
@@ -348,6 +364,8 @@ struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, ui
     return NULL;
 }
 
+/* The best one is looked for also where there is no room, to be squeezed in, or to be counted as
+ * missed. */
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
                                   uint32_t n_left)
 {
@@ -414,6 +432,8 @@ static float best_there(const struct memory *m, const float *score, float *ret_a
     return best;
 }
 
+/* One at a time, and only if it is pointed to more than all that is there: an answer is not to be
+ * stopped for less. */
 static struct hydrate_job *more(struct memory *m, const float *score, float *away)
 {
     float there = best_there(m, score, away), next;
@@ -465,7 +485,8 @@ void hydrate_fetch_cut(struct memory *m)
         hydrate_fetch_drop(m);
 }
 
-/* From the tier. They are nobody's now, and a prompt that points to them finds them in the tree. */
+/* From the tier. They are nobody's now, and a prompt that points to them finds them in the tree.
+ * hydrate_go waits as long as `early` is there. */
 static void fetched(void *arg)
 {
     struct memory *m = arg;
@@ -518,6 +539,7 @@ static uint32_t only_on_disk(struct memory *m, const uint32_t *segments, uint32_
     return n_ret;
 }
 
+/* What is on its way already stays if all that is wanted now is among it. */
 static void fetch(struct memory *m, const uint32_t *segments, uint32_t n)
 {
     struct hydration *h = &m->hydration;
@@ -554,6 +576,8 @@ void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
 
 /* --- the job's way ---------------------------------------------------------------------------- */
 
+/* Called until it is 0. In turn: what is fetched ahead, the tree, the store, the model; each leaves
+ * segments to the next. */
 int hydrate_go(struct hydrate_job *j)
 {
     if (j->memory->hydration.early)
@@ -577,6 +601,8 @@ int hydrate_go(struct hydrate_job *j)
     return 0;
 }
 
+/* At any moment. What stands in stays so; what is in the account and does not stand yet goes
+ * back. */
 void hydrate_drop(struct hydrate_job *j)
 {
     struct seq *s;

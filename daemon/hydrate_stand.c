@@ -1,3 +1,6 @@
+/* A segment that stands in has two sets of pages in the account: raw ones in the sequence's table,
+ * its gists in `held`. So going back takes nothing and can't fail, whatever has become of the
+ * pool. */
 #include "daemon/hydrate_inner.h"
 
 #include "daemon/memory.h"
@@ -78,6 +81,8 @@ static int catch_up(struct memory *m, struct hydrated *h)
     return r;
 }
 
+/* Those that are back among their gists leave the overlay as soon as they stand on the ladder's
+ * rung. The list is closed up as it is walked. */
 void hydrate_settle(struct memory *m)
 {
     struct hydration *h = &m->hydration;
@@ -104,6 +109,7 @@ bool hydrate_is_on(const struct memory *m)
     return false;
 }
 
+/* All of them, also those of a turn. */
 void hydrate_end(struct memory *m)
 {
     struct hydration *h = &m->hydration;
@@ -128,6 +134,7 @@ static bool less_wanted(const struct hydrated *a, const struct hydrated *b)
     return a->place > b->place;
 }
 
+/* Called until there is room, or there is nothing left to give up. */
 bool hydrate_less(struct memory *m)
 {
     struct hydration *h = &m->hydration;
@@ -147,6 +154,7 @@ bool hydrate_less(struct memory *m)
     return true;
 }
 
+/* The segments' raw pages go with the sequence's; their gists are ours to give back. */
 void hydrate_cut(struct memory *m, uint32_t n)
 {
     struct hydration *h = &m->hydration;
@@ -167,6 +175,7 @@ void hydrate_cut(struct memory *m, uint32_t n)
     h->n = n_left;
 }
 
+/* Jobs stay behind: the fork has what stands in now. */
 int hydrate_fork(const struct memory *m, struct memory *dst)
 {
     struct hydration *h = &dst->hydration;
@@ -185,6 +194,7 @@ int hydrate_fork(const struct memory *m, struct memory *dst)
     return 0;
 }
 
+/* Counted anew each time: more may have come back since. */
 void hydrate_account(const struct memory *m, struct wire_usage *u)
 {
     const struct hydration *h = &m->hydration;

@@ -1,3 +1,11 @@
+/* The ladder (daemon/ladder.h) says what is to be where, in counts; this does it to the sequence's
+ * keys, when the scheduler asks. All that differs from what a fresh sequence of the same ids would
+ * hold is said by four marks, and each of them ends sharing with others until it is gone:
+ *
+ *     early      compressed further than its length asks for
+ *     n_behind   documents that were read alone stand in it
+ *     overlay    segments are raw that the ladder has compressed
+ *     n_plain    where reading behind such segments began */
 #include "daemon/memory.h"
 
 #include "base/clock.h"
@@ -10,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* On an error memory_fini takes it as it is. */
 int memory_init(struct memory *m, const struct policy *p, const struct served *b, struct seq *seq)
 {
     uint32_t every = compress_gist_every(&p->spec);
@@ -35,6 +44,7 @@ void memory_keep(struct memory *m, struct tier *tier)
     tier_join(&m->kept, tier, m, m->shared.owner);
 }
 
+/* From the tree alone; tier_restore_begin goes on from there. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
 {
     assert(m->n_ids == 0);
@@ -97,6 +107,7 @@ static int join(const struct memory *m, const struct memory *from, struct ladder
     return ladder_keys(&m->policy, l, n) + (o->n + 1) * len > m->policy.budget ? -ENOTSUP : 0;
 }
 
+/* Ladder and overlay are tried on copies: on an error m is what it was. */
 int memory_adopt_behind(struct memory *m, const struct memory *from)
 {
     uint32_t had = m->n_ids;
@@ -151,6 +162,7 @@ bool memory_lasts(const struct memory *m)
     return !m->shared.keeps_nothing && memory_is_ids(m);
 }
 
+/* The tree and the tier are told, or they would take what comes next for what was there. */
 void memory_empty(struct memory *m)
 {
     hydrate_fetch_drop(m);
@@ -169,6 +181,8 @@ void memory_restored(struct memory *m, const struct ladder *l)
     prefix_unlearn(&m->shared);
 }
 
+/* After a device was lost. Ids that did not come back are put behind those that did: they are read
+ * again by the model. */
 void memory_bring_back(struct memory *m)
 {
     uint32_t n = m->n_ids, *ids;
@@ -214,6 +228,9 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     return r < 0 ? r : hydrate_fork(m, dst);
 }
 
+/* In this order: what is under way first, which has pages of ours; then what stands beside the
+ * sequence; the tier last, which may want the sequence's end. The sequence itself is the
+ * caller's. */
 void memory_fini(struct memory *m)
 {
     if (m->seq) {
@@ -283,6 +300,8 @@ static bool in_turn(const struct memory *m, uint32_t segment)
            segment * len < m->turn.to && (segment + 1) * len > m->turn.from;
 }
 
+/* Raw pages may be wanted later by this session (own_pack), and now by the model (hydrate_hold):
+ * both take references before the compressor writes. */
 static int pack(struct memory *m, uint32_t segment)
 {
     uint32_t n_keys = ladder_segment_keys(&m->policy, segment, 1), *raw = NULL;
@@ -302,6 +321,7 @@ static int pack(struct memory *m, uint32_t segment)
     return r;
 }
 
+/* 0: the ladder may count it. -EAGAIN: a part is done; -ENOSPC. */
 static int take_step(struct memory *m, const struct ladder_step *step)
 {
     if (overlay_has(&m->overlay, step->segment))
@@ -390,7 +410,8 @@ static int lacks(const struct memory *m, uint32_t wanted, struct memory_need *re
 }
 
 /* A step that memory_settle could not take: of the pages that it would have written to some stand
- * in other tables, too, and their copies cost the pool pages, but the account nothing. */
+ * in other tables, too, and their copies cost the pool pages, but the account nothing. The step
+ * itself needs no page: it can write in place. */
 static int lacks_copies(const struct memory *m, const struct ladder_step *step,
                         struct memory_need *ret)
 {
@@ -413,6 +434,8 @@ static int lacks_copies(const struct memory *m, const struct ladder_step *step,
     return -ENOSPC;
 }
 
+/* A check that waits: for runs, which are planned here, or for pages, which memory_settle found
+ * none of. */
 static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret,
                      struct memory_need *ret_need)
 {
@@ -439,6 +462,8 @@ static int reserve(struct memory *m, uint32_t n, struct memory_need *ret_need)
     return r == -ENOSPC ? lacks(m, seq_wants(m->seq, n), ret_need) : r;
 }
 
+/* In turn: a check that is due, a segment that is computed again, ids that are read again.
+ * memory_behind was true. */
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
                 struct memory_need *ret_need)
 {
@@ -486,6 +511,8 @@ bool memory_in_line(const struct memory *m)
     return compress_in_line(m->served->compressor, &m->side);
 }
 
+/* What is taught and noted here is the sequence's state between two steps: nothing is
+ * half-written. */
 void memory_ran(struct memory *m, const struct forward_run *run)
 {
     if (run->seq != m->seq) /* a segment that is computed again, which is not the sequence's yet */
@@ -530,6 +557,9 @@ static void compare_fresh(struct memory *m)
     m->early = m->early || !ladder_equal(&m->ladder, &fresh);
 }
 
+/* `left` is where the sequence stands then, which is less than n where n lies in a compressed
+ * segment. Everything that knows of tokens behind it is cut in turn: hydration, the turn, the
+ * sequence, the ladder, the overlay, marks. */
 void memory_rewind(struct memory *m, uint32_t n)
 {
     uint32_t left;
@@ -575,6 +605,7 @@ void memory_turn(struct memory *m, uint32_t from, uint32_t to)
     m->turn.to = from < to ? to : 0;
 }
 
+/* It holds other than a fresh one then, which compare_fresh notes. */
 bool memory_thin(struct memory *m)
 {
     struct ladder_step step;
@@ -586,6 +617,7 @@ bool memory_thin(struct memory *m)
     return true;
 }
 
+/* The ids stay in the sequence's array behind its end, where memory_plan takes them from. */
 void memory_reread(struct memory *m, uint32_t n)
 {
     uint32_t n_ids = m->n_ids;

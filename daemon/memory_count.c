@@ -17,6 +17,7 @@ static uint32_t filler_of(const struct memory *m, uint32_t segment)
     return n;
 }
 
+/* Only whole segments may have any. */
 static uint32_t filler_before(const struct memory *m, uint32_t place)
 {
     uint32_t n = 0;
@@ -45,6 +46,7 @@ uint32_t memory_place(const struct memory *m, uint32_t n)
     return k * len + n;
 }
 
+/* From the first document that was read alone, which begins a segment, to the last one's end. */
 static uint32_t n_approximate(const struct memory *m)
 {
     uint32_t len = m->seq->seg_len, first = (m->n_exact + len - 1) / len * len;
