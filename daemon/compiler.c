@@ -84,6 +84,7 @@ static void *work(void *arg)
             (void)pthread_cond_wait(&c->more, &c->lock);
             continue;
         }
+        /* Out of the queue: compiler_drop finds it no more, and says so. */
         job = take(c);
         (void)pthread_mutex_unlock(&c->lock);
         job->err = compile(c, job);

@@ -55,6 +55,7 @@ const char *config_choice(const char *name, uint32_t value, char *ret, size_t ca
     return options_choice(&options, name, value, ret, cap);
 }
 
+/* A word or a size, so the table has it as text. */
 int config_host_bytes(const struct config *c, uint64_t *ret, struct why *why)
 {
     *ret = 0;
@@ -125,6 +126,7 @@ static int check_together(const struct config *c, struct why *why)
     r = draft_read(c->draft, &n, &draft);
     if (r < 0)
         return why_set(why, r, "option draft: %.200s", draft.text);
+    /* Pages have 16 tokens, and an arena's spans begin at 64 bytes. */
     if (c->segment % 16)
         return why_set(why, -EINVAL, "option segment: found %u, expected a multiple of 16",
                        c->segment);

@@ -134,6 +134,7 @@ static void unpin(struct document *doc)
 {
     if (!doc->pinned)
         return;
+    /* Nothing reads into a pin, so it has as many pages as when it was counted. */
     doc->all->n_pinned_pages -= doc->pinned->seq.n_pages;
     session_free(doc->pinned);
     doc->pinned = NULL;

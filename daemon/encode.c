@@ -37,6 +37,7 @@ int encode_text_reserve(struct encode_text *t, size_t n)
     return r;
 }
 
+/* bytes may be shared memory: copied once, and looked at only here. */
 int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
 {
     int r = encode_text_reserve(t, n);
@@ -49,6 +50,7 @@ int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
     return 0;
 }
 
+/* The account stays with both: it is charged for bytes, not for who holds them. */
 struct encode_text encode_text_take(struct encode_text *t)
 {
     struct encode_text all = *t;

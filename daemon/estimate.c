@@ -37,7 +37,8 @@ static void set_devices(struct estimate *e, const struct backend_devices *d)
         e->devices[i].number = d->at[i];
 }
 
-/* What is there now: of a device's memory, or of this machine's. */
+/* What is there now: of a device's memory, or of this machine's. The one place that opens a device:
+ * only its driver knows how much of it is free. */
 static int ask_memory(struct estimate *e, const struct config *c, const struct backend_options *o,
                       struct why *why)
 {
@@ -103,6 +104,7 @@ static uint64_t fixed(const struct estimate *e)
     return e->weights + e->scratch + (e->is_device ? e->packing : 0);
 }
 
+/* Sums are of all devices, of which each has as much. */
 static uint64_t fixed_on(const struct estimate *e, uint32_t device)
 {
     return e->devices[device].weights + (e->scratch + e->packing) / e->n_devices;
@@ -192,6 +194,7 @@ static void count_host(struct estimate *e)
               (uint64_t)SCHED_LOGITS_ROWS * e->n_vocab * sizeof(float);
 }
 
+/* What follows from the header and the options alone. */
 static void describe(struct estimate *e, const struct config *c, const struct model *m)
 {
     *e = (struct estimate){ .n_layer = m->n_layer,
@@ -327,6 +330,7 @@ static const char *kv_name(enum kv_type kv, char ret[16])
     return config_choice("kv-type", kv, ret, 16);
 }
 
+/* Exact for scripts, in GiB for people. */
 static void print_bytes(FILE *f, const char *what, uint64_t n, const char *note)
 {
     (void)fprintf(f, "%-9s %15" PRIu64 "  %9.2f GiB   %s\n", what, n, (double)n / (double)(1 << 30),

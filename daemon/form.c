@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+/* The text moves out of the parts: it is compiled when work() comes. */
 void form_take(struct form *f, enum wire_grammar kind, struct encode_text *parts)
 {
     f->kind = kind;
@@ -71,6 +72,7 @@ int form_make(struct sched *s, struct request *r, struct form *f)
     return e;
 }
 
+/* Asked before the first token: an answer that can't become whole is not begun. */
 bool form_fits(struct sched *s, struct request *r, const struct form *f, struct form_limit limit)
 {
     uint32_t needs = f->match ? match_left(f->match) : 0;
@@ -119,6 +121,8 @@ bool form_may_go_on(struct sched *s, struct request *r, struct form *f)
     return e == 0;
 }
 
+/* The grammar moves on by the token's bytes. Masks let only those through that it takes, so a
+ * failure is a limit of ways that are followed at once. */
 bool form_push(struct sched *s, struct request *r, struct form *f, const uint8_t *bytes, size_t len)
 {
     if (!f->match || match_push(f->match, bytes, len) == 0)
@@ -128,6 +132,7 @@ bool form_push(struct sched *s, struct request *r, struct form *f, const uint8_t
     return false;
 }
 
+/* It may end here. */
 bool form_whole(const struct form *f)
 {
     return f->match && f->match->ends;

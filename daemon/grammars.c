@@ -30,6 +30,7 @@ static size_t size_of(const struct grammars_entry *e)
     return sizeof(*e) + e->job.len + (e->made && e->job.grammar ? e->job.grammar->bytes : 0);
 }
 
+/* Nobody's, and not the thread's. */
 static void drop(struct grammars *g, struct grammars_entry *e)
 {
     TAILQ_REMOVE(&g->list, e, link);
@@ -40,7 +41,7 @@ static void drop(struct grammars *g, struct grammars_entry *e)
     free(e);
 }
 
-/* Done, and known to be. */
+/* Done, and known to be. One look under the lock of the compiler as long as it is not. */
 static bool is_made(struct grammars *g, struct grammars_entry *e)
 {
     if (e->made || !compiler_done(g->compiler, &e->job))
@@ -105,6 +106,7 @@ static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t diges
     return e;
 }
 
+/* Not in the list yet: where it stands there is the caller's to say. */
 static struct grammars_entry *make(struct grammars *g, const struct grammars_ask *ask,
                                    XXH128_hash_t digest)
 {
@@ -126,7 +128,8 @@ static struct grammars_entry *make(struct grammars *g, const struct grammars_ask
     return e;
 }
 
-/* The account of all of the client's user has what it takes now. */
+/* The account of all of the client's user has what it takes now. Whose limit it was is told by the
+ * client's account, as with all that it is refused (request_fail_memory). */
 static int charge(struct grammars_entry *e, struct held_account *client)
 {
     struct held_account *account = client->above ? client->above : client;
@@ -180,6 +183,8 @@ int grammars_get(struct grammars *g, const struct grammars_ask *ask, struct gram
     return r;
 }
 
+/* -EAGAIN: the bell rings when it is. With the first grammar of all the cache of masks is made,
+ * which needs the trie. */
 int grammars_ready(struct grammars *g, struct grammars_entry *e, struct held_account *account,
                    struct why *why)
 {

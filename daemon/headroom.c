@@ -108,6 +108,7 @@ static void ask_ancestors(const char *root, const struct version *v, char *group
                           struct headroom *h)
 {
     for (;;) {
+        /* From the group itself up, until nothing is left: the mount's root is the last. */
         char *slash = strrchr(group, '/');
 
         for (int i = 0; i < 2 && v->mounts[i]; i++)

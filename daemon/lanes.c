@@ -57,6 +57,7 @@ static bool has_place(const struct sched *s, const struct request *whole, const 
 {
     const struct client *c = whole->client;
 
+    /* The first needs no place: a whole would else wait for what may never be free. */
     if (l->n_open == 0)
         return true;
     return l->n_open < LANES_AT_ONCE && c->n_sessions + c->n_lanes < s->config->max_sessions &&
@@ -100,6 +101,7 @@ static int begin(struct sched *s, struct request *whole, struct lanes *l)
                                    .id = whole->id,
                                    .arrived_ns = whole->arrived_ns,
                                    .times.number = whole->times.number };
+    /* It gives x a session, or nothing is left to be undone but that. */
     e = l->begin(s, whole, x);
     if (e != 0) {
         session_free(x->session);

@@ -65,6 +65,8 @@ static int take_lock(struct listener *l, struct why *why)
     if (flock(l->lock, LOCK_EX | LOCK_NB) < 0) {
         if (errno != EWOULDBLOCK)
             return why_set(why, -errno, "%s: %s", path, strerror(errno));
+        /* Who has it wrote its number there; an empty file is one that is being written just
+         * now. */
         n = pread(l->lock, pid, sizeof(pid) - 1, 0);
         pid[n > 0 ? n : 0] = '\0';
         return refuse_second(why, l->path, strtol(pid, NULL, 10));
@@ -135,7 +137,8 @@ static int make_own(struct listener *l, const struct config *c, struct why *why)
     return r < 0 ? r : make_socket(l, c, why);
 }
 
-/* Of a socket whose file can't be found anybody may have the other end. */
+/* Of a socket whose file can't be found anybody may have the other end. Any right of group or
+ * others counts, though connecting takes the right to write. */
 static bool lets_others_in(const struct listener *l)
 {
     struct stat st;
@@ -143,6 +146,7 @@ static bool lets_others_in(const struct listener *l)
     return !l->path[0] || lstat(l->path, &st) < 0 || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0;
 }
 
+/* A socket that was handed over needs no lock: its manager starts one daemon for it. */
 int listener_open(struct listener *l, const struct config *c, struct why *why)
 {
     int r;

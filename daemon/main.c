@@ -140,6 +140,8 @@ static int serve_on(const struct config *config, struct sched *sched, struct mai
     return r;
 }
 
+/* Signals are blocked before there is a second thread, and mailboxes have room before there is a
+ * letter. */
 static int serve(const struct config *config)
 {
     struct mailbox to_sched = { .slots = NULL }, from_sched = { .slots = NULL };
@@ -173,6 +175,7 @@ static int printed(void)
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* config_load has said what is wrong; being here is the answer. */
 static int check(const struct config *config)
 {
     shown_line(stdout, "the options are valid%s%s", config->file[0] ? "; config file: " : "",
@@ -180,6 +183,7 @@ static int check(const struct config *config)
     return printed();
 }
 
+/* The status tells scripts whether it fits. */
 static int plan(const struct config *config)
 {
     struct why why = { "" };
@@ -201,6 +205,8 @@ static int refuse_options(int listener, const char *text)
     return EXIT_BAD_OPTION;
 }
 
+/* Which of the ways to name one helps depends on how we were started: a socket that was handed over
+ * is a unit's. */
 static int refuse_without_model(const struct config *config)
 {
     int listener = notify_take_socket();

@@ -120,6 +120,8 @@ static const struct adapter *find_adapter(const struct served *b, const char *di
     return NULL;
 }
 
+/* Through policy_read, as what a client says: a daemon with another context, or without that
+ * compressor, refuses it in the same words. */
 int names_policy(const struct names_file *f, const struct served *b, struct policy *ret,
                  struct why *why)
 {
@@ -288,6 +290,8 @@ static bool marks_valid(const struct names_file *f)
     return true;
 }
 
+/* Version before anything else of the head: another one may mean other things by the same places.
+ * Lengths are compared in 64 bits, and ids and marks stay where they are in the bytes. */
 int names_decode(const void *bytes, size_t len, struct names_file *ret, struct why *why)
 {
     struct names_file f = { .ids = NULL };

@@ -42,6 +42,7 @@ int one_text_add(struct one_text *t, const struct vocab *v, const struct one_par
     if (!t->policy.automatic && p->policy->automatic)
         t->policy = *p->policy;
     t->is_public &= p->is_public;
+    /* What stands last says where the conversation is. */
     t->chat_at = p->chat_at;
     return 0;
 }

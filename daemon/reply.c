@@ -26,6 +26,8 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
     e = len > CHAN_FRAME_MAX
             ? -EMSGSIZE
             : chan_reserve(c->chan, (uint32_t)len, (uint32_t)rep->bulk_len, &frame, ret_bulk);
+    /* Whoever finds no room says so by the client: the scheduler listens for spans that come back
+     * (chan_arm). */
     if (e == -EAGAIN)
         c->blocked = true;
     else if (e == -EPROTO)
@@ -41,6 +43,7 @@ bool reply_fits(struct sched *s, const struct wire_rep *rep)
     return wire_rep_pack(&s->packed, rep, NULL, 0, &len) >= 0 && len <= CHAN_FRAME_MAX;
 }
 
+/* Only now may the client see it. */
 void reply_commit(struct request *r)
 {
     chan_commit(r->client->chan);
@@ -102,6 +105,7 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
     rep.u.text.n_tokens = n_tokens;
     rep.u.text.tokens = ids;
     rep.u.text.n_ids = n_ids;
+    /* Which of several answers it is of. */
     rep.u.text.index = r->lane ? r->lane->index : 0;
     if (l && n_ids > 0) {
         rep.u.text.logprobs = l->own;

@@ -126,6 +126,7 @@ static void prepare(struct sched *s, struct request *r, struct choices *ch)
         request_fail_memory(s, r, e);
         return;
     }
+    /* Doubles first: what is behind them needs less alignment. */
     ch->sums = ch->place;
     ch->logprobs = (float *)(ch->sums + n);
     ch->n_tokens = (uint32_t *)(ch->logprobs + n_ids);
@@ -150,6 +151,7 @@ static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
     int e;
 
     (void)s;
+    /* Read are all but the last: what comes behind that is nobody's question. */
     l->at = c->first;
     l->end = c->end - 1;
     if (l->at == l->end)
@@ -224,6 +226,7 @@ static const uint32_t *choices_lane_next(const struct request *r)
     return ch->texts.encode.ids + r->lane->at + 1;
 }
 
+/* logprobs has the n ids behind those that were read, each by the token before it. */
 static void choices_lane_scored(struct sched *s, struct request *r, uint32_t n,
                                 const float *logprobs)
 {
@@ -276,6 +279,7 @@ static void finish(struct sched *s, struct request *r, struct choices *ch)
     for (uint32_t i = 1; i < ch->texts.n; i++) {
         if (ch->sums[i] > ch->sums[best])
             best = i;
+        /* By the token, so that a longer continuation is no worse for its length. */
         if (ch->sums[i] / ch->n_tokens[i] > ch->sums[mean] / ch->n_tokens[mean])
             mean = i;
     }
@@ -290,6 +294,7 @@ static void finish(struct sched *s, struct request *r, struct choices *ch)
     request_finish(s, r);
 }
 
+/* Encoding, then lanes; `place` tells the one from the other. */
 static bool choices_work(struct sched *s, struct request *r)
 {
     struct choices *ch = r->state;

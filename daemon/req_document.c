@@ -83,6 +83,7 @@ static void document_done(struct sched *s, struct request *r);
 /* An Append of the same bulk. */
 static int take_text(struct sched *s, struct request *r, const struct wire_req *m)
 {
+    /* A document of a chat is one message, the system's unless its adder says whose. */
     struct wire_chat_message message = { m->u.add_document.role, r->parts->len };
     struct wire_req append = { .kind = WIRE_APPEND };
 

@@ -57,6 +57,7 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     return texts_start(s, r, &em->texts, said, bos ? &before : NULL);
 }
 
+/* Without a state only a part came. */
 static void finish(struct sched *s, struct request *r)
 {
     struct embed *em = r->state;
@@ -102,6 +103,7 @@ static int embed_start(struct sched *s, struct request *r, const struct wire_req
 static int lane_begin(struct sched *s, struct request *whole, struct lane *l);
 static const struct request_ops embed_lane;
 
+/* All of them before any is read: an answer for some is none. */
 static bool check_fit(struct sched *s, struct request *r, const struct embed *em)
 {
     uint32_t limit = policy_tokens_max(&em->policy);
@@ -182,6 +184,7 @@ static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
 
     l->at = t->first;
     l->end = t->end;
+    /* Private: what was embedded is found by nobody. */
     e = session_new(&s->served, whole->client, 0, SESSION_PRIVATE, &em->policy, &l->session);
     if (e < 0)
         return e;

@@ -49,6 +49,7 @@ static bool may_save(struct sched *s, struct request *r)
     return false;
 }
 
+/* The session is the request's until the disk has it: nothing changes it meanwhile. */
 static int save_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
@@ -383,6 +384,7 @@ static bool next_row(struct sched *s, struct list *l, struct row *to)
     return true;
 }
 
+/* Strings are put in now: they lie in l->rows, which stays where it is. */
 static int send_rows(struct sched *s, struct request *r, struct list *l)
 {
     struct wire_row rows[ROWS_A_SLICE];
@@ -485,6 +487,8 @@ static bool forget_documents(struct sched *s, const struct delete *d)
     return any;
 }
 
+/* Memory first, then the disk: what is in both is one name, and a failure of the disk leaves it on
+ * the disk alone. */
 static bool delete_work(struct sched *s, struct request *r)
 {
     const struct delete *d = r->state;

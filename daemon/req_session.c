@@ -261,6 +261,7 @@ void opening_undo(struct sched *s, struct request *r)
 
 /* --- Fork, Rewind ----------------------------------------------------------------------------- */
 
+/* The label is all that work() needs of the message. */
 static int fork_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {

@@ -199,6 +199,7 @@ static void hide_found(const struct sched *s, struct stats *t, struct wire_stats
     ret->drafted_tokens_total = ret->accepted_tokens_total = 0;
 }
 
+/* Read and waited are of weights that pass through memory: 0 where all of them stay. */
 static void fill_weights(const struct model *m, struct wire_stats *ret)
 {
     static const char *const from[] = { [MODEL_FROM_FILE] = "file",
@@ -316,6 +317,7 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
 
     free_lists(t);
     t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
+    /* One more of each: none may be NULL. */
     t->sessions = calloc(n_sessions + 1, sizeof(*t->sessions));
     t->owners = calloc(owners_count(&s->owners) + 1, sizeof(*t->owners));
     if (!t->clients || !t->sessions || !t->owners)

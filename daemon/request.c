@@ -181,6 +181,7 @@ static void start(struct sched *s, struct client *c, const struct wire_req *m, c
         e = in_pieces(s, r, m) ? begin_pieces(c, r, m) : r->ops->start(s, r, m, bulk);
     if (e < 0)
         request_fail_memory(s, r, e);
+    /* Long bulk comes later, piece by piece: until the last one the request waits in go_on. */
     if (r->phase != REQUEST_RECEIVE)
         started(s, r);
 }
@@ -203,6 +204,8 @@ static void go_on(struct sched *s, struct client *c, const struct wire_req *m, c
         return;
     c->receiving = NULL;
     r->phase = REQUEST_WORK;
+    /* All of it is in r->parts by now: to the kind it is a message without bulk behind earlier
+     * parts. */
     rest.bulk_len = 0;
     e = r->ops->start(s, r, &rest, NULL);
     if (e < 0)
@@ -275,6 +278,8 @@ static void measure(struct sched *s, const struct request *r)
         meter_add(&s->meter.cancel, now - r->times.cancel_at);
     s->meter.shared_tokens += r->usage.shared_tokens;
     s->meter.restored_tokens += r->usage.restored_tokens;
+    /* An append's whole time is added up until an answer's first token comes, and is a part of what
+     * that took. */
     if (r->session && r->ops->rows)
         r->session->read_ns += now - r->arrived_ns;
     if (r->session && r->usage.first_token_ns) {
@@ -282,6 +287,7 @@ static void measure(struct sched *s, const struct request *r)
                   r->usage.first_token_ns + r->session->read_ns);
         r->session->read_ns = 0;
     }
+    /* Nobody could be told whose rows those are. */
     if (r->client->uid != s->served.stand_in)
         trace_add(&s->trace, r,
                   r->last.kind == WIRE_ERROR ? wire_error_name(r->last.u.error.code) : "done");
@@ -334,6 +340,7 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
                      "this client has no session %" PRIu64, id);
         return false;
     }
+    /* Only sessions that are no function of their ids are lost: all others are read again. */
     if (session->lost) {
         request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
                      "session %" PRIu64
@@ -418,6 +425,8 @@ bool request_away(const struct request *r)
     return r->memory && !r->ops->ids_only && r->memory->away.state != AWAY_HERE;
 }
 
+/* By its kind, and not by its phase: a request that waits for pages, or encodes, will use the
+ * model. */
 bool request_computes(const struct request *r)
 {
     return (r->ops->plan || request_away(r)) && !r->lane && r->phase != REQUEST_LAST;
@@ -489,12 +498,14 @@ bool request_in_use(const struct sched *s)
     return false;
 }
 
+/* A lane goes with its whole: cancels and deadlines are the whole's. */
 bool request_unwanted(const struct request *r)
 {
     return r->cancelled || r->client->dead ||
            (r->lane && r->lane->whole && r->lane->whole->cancelled);
 }
 
+/* Without a word to the client. A lane is not one of its client's places, and frees itself. */
 void request_drop(struct sched *s, struct request *r)
 {
     release_session(s, r);

@@ -21,6 +21,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+/* What an event is about: numbers below are connections' places. */
 enum { ABOUT_LISTENER = SCRAPE_MAX, ABOUT_TIMER };
 
 /* Until accept() is tried again for which something was missing: no event tells that it is there.
@@ -40,6 +41,7 @@ static int watch(struct scrape *s, int op, int fd, uint32_t about, uint32_t even
 /* As the daemon's own, whose file a service manager may have made. */
 static int set_access(const struct scrape *s, const struct config *c, const struct listener *l)
 {
+    /* The daemon's own file says more than the option where a manager has made it. */
     mode_t mode = c->socket_mode;
     struct stat st;
 
@@ -103,6 +105,7 @@ int scrape_open(struct scrape *s, const struct config *c, const struct listener 
 
 /* --- connections ------------------------------------------------------------------------------ */
 
+/* Closing takes it out of the epoll set. Of a free place nothing happens. */
 static void drop(struct scrape_conn *c)
 {
     if (c->sock >= 0)
@@ -144,6 +147,7 @@ static void set_timer(struct scrape *s)
     (void)timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
+/* Read first: a timer that fires behind this rings anew. */
 static void on_timer(struct scrape *s)
 {
     uint64_t n, now = clock_ns();
@@ -257,6 +261,7 @@ void scrape_answer(struct scrape *s, const struct metrics *m)
     }
 }
 
+/* A query may follow, which is not looked at. */
 static bool is_path(const char *target, const char *path)
 {
     size_t n = strlen(path);
@@ -329,6 +334,7 @@ static void on_event(struct scrape *s, const struct epoll_event *ev)
     }
 }
 
+/* True: somebody waits for numbers. Also called where nothing has happened: it does not wait. */
 bool scrape_run(struct scrape *s)
 {
     struct epoll_event ev[SCRAPE_MAX + 2];

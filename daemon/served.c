@@ -49,6 +49,7 @@ static int open_backend(struct served *b, const struct config *c, struct why *wh
     return backend_open(ops, &o, &b->backend, why);
 }
 
+/* A window that the model was not trained for is refused; one that no sequence can have is cut. */
 static int choose_context(struct served *b, const struct config *c, struct why *why)
 {
     uint32_t window = b->model->n_ctx_train;
@@ -91,6 +92,7 @@ bool served_pages_come(const struct served *b, const struct pool_account *a, uin
            n <= (uint64_t)served_pages_free(b) + n_coming;
 }
 
+/* A handful, looked through when a session is opened. */
 const struct adapter *served_adapter(const struct served *b, const char *name)
 {
     for (uint32_t i = 0; i < b->n_adapters; i++)
@@ -146,6 +148,7 @@ static size_t take_path(const char **paths, char ret[PATH_MAX])
     return n;
 }
 
+/* Empty ones, as of a colon at the end, are passed over. */
 static int open_adapters(struct served *b, const char *paths, struct why *why)
 {
     char path[PATH_MAX];
@@ -192,6 +195,7 @@ static int check_weights(const struct served *b, const struct config *c, struct 
     if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode))
         return 0; /* model_open says what is wrong with it */
     need = (uint64_t)st.st_size;
+    /* Layers pass through that much memory, and no more is needed. */
     if (c->weight_bytes && c->weight_bytes < need)
         need = c->weight_bytes;
     if (need <= room.bytes)
@@ -204,6 +208,7 @@ static int check_weights(const struct served *b, const struct config *c, struct 
         c->model, need, room.bytes, room.cause);
 }
 
+/* What make_room is called with, in the middle of model_open_as. */
 struct loading {
     const struct served *served;
     const struct config *config;
@@ -345,6 +350,7 @@ static uint64_t pages_room(const struct served *b, const struct backend_info *in
     for (uint32_t i = 0; i < (d.n ? d.n : 1); i++) {
         const struct backend_device *at = &info->devices[i];
         uint64_t free = d.n ? at->memory_free : info->memory_free;
+        /* What is still to be taken of it. */
         uint64_t later = need - (d.n ? at->scratch_bytes : info->scratch_bytes);
 
         room[i] = free > later ? free - later : 0;
@@ -384,6 +390,8 @@ static int open_pool(struct served *b, const struct config *c, enum kv_type kv, 
     uint64_t bytes =
         is_device ? device_kv_bytes(b, c, kv, &room) : headroom_kv_bytes(&room, c->kv_bytes);
 
+    /* Who named a size gets it or hears why not; who named none gets what there is, and a line of
+     * the log where that is little. */
     if (bytes == 0 && c->kv_bytes)
         return why_set(why, -ENOMEM,
                        "option kv-bytes: found %" PRIu64 ", with %" PRIu64
@@ -522,6 +530,7 @@ int served_again(struct served *b, const struct config *c, const struct model_pr
 
 /* --- nobody wants the model for a while ------------------------------------------------------- */
 
+/* Memory can be given back in parts (discard), or all of it with the device (reopen). */
 bool served_can_rest(const struct served *b)
 {
     return b->backend->ops->discard || b->backend->ops->reopen;

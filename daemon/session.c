@@ -58,6 +58,7 @@ int session_take_row(struct session *s, uint32_t n_vocab)
     return r;
 }
 
+/* Nothing to copy is no error. */
 int session_copy_row(const struct session *s, struct session *to)
 {
     int r;
@@ -72,6 +73,7 @@ int session_copy_row(const struct session *s, struct session *to)
     return 0;
 }
 
+/* As large as the vocabulary, so it is given back as soon as an answer has begun. */
 void session_drop_row(struct session *s)
 {
     void *p = s->row;
@@ -129,6 +131,7 @@ int session_adopt_behind(struct session *s, const struct session *from)
 {
     int r;
 
+    /* Documents end with a token that was read: a pending one is of an answer. */
     assert(!s->has_pending && !from->has_pending);
     r = memory_adopt_behind(&s->memory, &from->memory);
     if (r < 0)
@@ -175,6 +178,7 @@ int session_fork_bare(const struct session *s, struct session **ret)
         session_free(t);
         return r;
     }
+    /* What is read behind it is an answer that may not be taken, or a text that is only scored. */
     t->memory.shared.keeps_nothing = true;
     *ret = t;
     return 0;
@@ -245,6 +249,7 @@ int session_move(struct session *s, struct client *to)
     r = held_move(s->parts.account, &to->held, len);
     if (r < 0)
         return r;
+    /* The pages are the same: only whom they are charged to changes. */
     n = s->seq.n_pages + pages_beside(&s->memory);
     r = pool_account_move(s->seq.account, &to->account, n);
     if (r < 0) {
@@ -288,6 +293,7 @@ uint32_t session_ask(struct session *s)
     bool whole = m->policy.automatic && memory_exact(m);
 
     s->n_asks = 0;
+    /* An answer has begun since, or ids wait to be read again: it is not as the append left it. */
     if (n == 0 || s->has_pending || m->n_ids != m->seq->n_tokens)
         return 0;
     if (n > n_raw && !whole)

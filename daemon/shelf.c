@@ -20,6 +20,8 @@
 #define BLOCK_IDS 64u /* ids in a block */
 #define BLOCKS    4u  /* of those a slot; packed records have more ids than keys */
 
+/* In use (indexed), pinned without being found any more, or unused: then only its generation means
+ * anything. */
 struct record {
     TAILQ_ENTRY(record) link; /* of the ends, or of what is not used */
     struct store_key key;
@@ -192,6 +194,8 @@ static uint32_t slot_of(const struct shelf *s, const void *mem)
     return (uint32_t)((size_t)((const uint8_t *)mem - s->mem) / s->page_bytes);
 }
 
+/* All or none, at once: who waits holds no slots, so that two who want many can't wait for each
+ * other. */
 bool shelf_take(struct shelf *s, uint32_t n, void **ret_mem)
 {
     if (n > s->n_free)
@@ -326,6 +330,7 @@ static void join(struct shelf *s, struct record *r)
         follow(s, r, parent);
     for (child = first_of(s, BY_BEFORE, &r->key, r->own); child;
          child = next_of(s, BY_BEFORE, child->next[BY_BEFORE], &r->key, r->own))
+        /* Another record of the same ids may be the parent already. */
         if (child->parent == NONE && child != r)
             follow(s, child, r);
 }
@@ -447,6 +452,7 @@ static bool make_room(struct shelf *s, const struct store_record *r)
 {
     const struct record *before = first_of(s, BY_OWN, &r->key, r->key.before);
 
+    /* Nothing is evicted for what can't fit in any case. */
     if (r->n_pages > s->keep_max || blocks_for(r->n_tokens) > s->n_slots * BLOCKS)
         return false;
     while (!fits(s, r))
@@ -461,6 +467,7 @@ static uint64_t id_of(const struct shelf *s, const struct record *r)
     return (uint64_t)r->generation << 32 | ((uint32_t)(r - s->all) + 1);
 }
 
+/* NULL: its place was used anew, or it is none of ours (0). */
 static struct record *by_id(const struct shelf *s, uint64_t id)
 {
     uint32_t i = (uint32_t)id - 1;
@@ -480,6 +487,7 @@ static uint32_t has_of(const struct shelf *s, const struct record *r, const uint
         return got;
     if (r->key.kind == STORE_PACKED || r->n_keys != r->n_tokens)
         return 0;
+    /* Whole pages: the rest of one would be keys of other ids. */
     return got - got % STORE_PAGE_TOKENS;
 }
 
@@ -563,6 +571,7 @@ uint64_t shelf_add(struct shelf *s, const struct store_record *r, struct store_h
     struct record *x = shelf_keeps(s) ? same_as(s, r) : NULL;
 
     if (x) {
+        /* It is there: the copy was for nothing, but that it was used counts. */
         shelf_give(s, r->n_pages, mem);
         touch(s, x);
         return id_of(s, x);
@@ -581,6 +590,7 @@ uint64_t shelf_add(struct shelf *s, const struct store_record *r, struct store_h
 
 /* --- finding ---------------------------------------------------------------------------------- */
 
+/* A part of a record has as many keys as tokens: has_of gives parts of raw ones alone. */
 bool shelf_find(const struct shelf *s, const struct store_key *key, const uint32_t *ids, uint32_t n,
                 struct store_found *ret)
 {
@@ -631,6 +641,7 @@ bool shelf_has(const struct shelf *s, uint64_t id)
     return r && r->indexed;
 }
 
+/* Those that are pinned are found no more, and go with their last pin. */
 void shelf_forget(struct shelf *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes)
 {
     *ret_records = *ret_bytes = 0;

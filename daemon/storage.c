@@ -21,6 +21,7 @@
 
 #define DAY_S 86400u
 
+/* False: there is to be none, or nobody says where. */
 bool storage_folder(const struct config *c, char ret[CACHE_DIR_MAX])
 {
     if (strcmp(c->store, "none") == 0)

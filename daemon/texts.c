@@ -62,6 +62,7 @@ int texts_start(struct sched *s, struct request *r, struct texts *t, const struc
                          .n = said->n,
                          .has_before = before != NULL,
                          .before = before ? *before : 0 };
+    /* What the request holds from here on is charged to the account that the parts were. */
     t->bytes = encode_text_take(r->parts);
     e = encode_init(&t->encode, t->bytes.account, s->served.vocab, SIZE_MAX);
     if (e == 0)
@@ -137,6 +138,7 @@ bool texts_work(struct sched *s, struct request *r, struct texts *t)
         request_fail_memory(s, r, e);
     if (e != 1)
         return false;
+    /* Once: the text is not needed any more, and ids that a client sent are looked through. */
     if (!t->known) {
         t->known = true;
         encode_text_fini(&t->bytes);
