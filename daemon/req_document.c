@@ -318,6 +318,9 @@ static bool write_document(struct sched *s, struct request *r, struct add *a)
         written(s, r, a, false);
         return true;
     }
+    /* One that it replaces: of two writers either could be the last. */
+    if (names_put_find(&s->puts, d->owner->uid, WIRE_NAMED_DOCUMENT, d->name))
+        return false;
     describe(s, d, &f);
     e = s->served.store ? names_put_begin(&s->puts, s->served.store, d->owner->uid,
                                           WIRE_NAMED_DOCUMENT, d->name, &f, &a->put)

@@ -5,7 +5,7 @@
  * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
  * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
  * over, a copy of a device's that is asked for again and again instead of waited for, or not at
- * all; a client of another unit than its letter says.
+ * all; a client of another unit than its letter says; two writers of one document's name.
  */
 
 #include "base/clock.h"
@@ -488,6 +488,66 @@ static void test_units_by_letter(void **state)
     wire_scratch_close(&scratch);
 }
 
+/* --- documents -------------------------------------------------------------------------------- */
+
+/* A turn that does not sleep: there is a letter, about a client that nobody knows. */
+static void turn(struct alone *a)
+{
+    mailbox_put(&a->to, &(struct mailbox_letter){ .kind = MAILBOX_DEAD, .client = 99 });
+    assert_true(sched_turn(a->sched));
+}
+
+/* Whether the last reply to request 2 came within so many turns. */
+static bool is_added(struct alone *a, int turns)
+{
+    struct wire_rep rep = { .last = false };
+    struct chan_msg msg;
+
+    while (turns-- > 0 && !rep.last) {
+        turn(a);
+        while (!rep.last && chan_recv(chan, &msg) == 0) {
+            assert_int_equal(wire_rep_unpack(&scratch, msg.frame, msg.frame_len, &rep), 0);
+            chan_release(chan);
+            rep.last &= rep.id == 2;
+        }
+    }
+    assert_true(!rep.last || rep.kind == WIRE_DOCUMENT_ADDED);
+    return rep.last;
+}
+
+/* A document whose name is on its way to the disk, as what it replaces is, waits for that: what is
+ * written last stays. */
+static void test_one_writer_of_a_name(void **state)
+{
+    struct names_put other = { .kind = WIRE_NAMED_DOCUMENT, .name = "a" };
+    struct wire_req m = { .id = 1, .kind = WIRE_HELLO };
+    struct alone a;
+
+    (void)state;
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    alone_open(&a, "none", 1);
+    assert_true(sched_open(a.sched));
+    wait_letter(&a.from, MAILBOX_READY);
+    TAILQ_INSERT_TAIL(&a.sched->puts, &other, link);
+    chan = alone_adopt(&a, 1, NULL);
+    m.u.hello.client = "by hand";
+    send_req(&m, NULL);
+    m = (struct wire_req){ .id = 2, .kind = WIRE_ADD_DOCUMENT, .bulk_len = 5 };
+    m.u.add_document.name = "a";
+    m.u.add_document.role = "";
+    send_req(&m, "words");
+    assert_false(is_added(&a, 200));
+    assert_non_null(document_find(&a.sched->documents, 0, "a"));
+    assert_int_equal(document_find(&a.sched->documents, 0, "a")->state, DOCUMENT_READY);
+    TAILQ_REMOVE(&a.sched->puts, &other, link);
+    assert_true(is_added(&a, 200));
+    chan_close(chan);
+    sched_close(a.sched);
+    wait_letter(&a.from, MAILBOX_STOPPED);
+    alone_close(&a);
+    wire_scratch_close(&scratch);
+}
+
 /* --- answer ----------------------------------------------------------------------------------- */
 
 /* Feeds text in tokens of `by` bytes; sends what is ready after each. ret: what was sent. */
@@ -760,6 +820,7 @@ int main(void)
         cmocka_unit_test(test_share_of_frames),
         cmocka_unit_test(test_scrapes_are_paced),
         cmocka_unit_test(test_units_by_letter),
+        cmocka_unit_test(test_one_writer_of_a_name),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_few_ids_at_once),
         cmocka_unit_test(test_long_stop_string),
