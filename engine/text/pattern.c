@@ -25,6 +25,7 @@ struct reader {
 struct set {
     struct expr_range r[RANGES_MAX + 1]; /* one more: expr_gaps */
     size_t n;
+    bool none; /* what is wanted is a character of none of them */
 };
 
 static uint32_t alternatives(struct reader *p);
@@ -60,6 +61,24 @@ static void add(struct reader *p, struct set *s, uint32_t lo, uint32_t hi)
         s->r[s->n++] = (struct expr_range){ lo, hi };
 }
 
+/* Of what is not wanted: all that some dialect counts among \s and the others, beyond what all do.
+ * \s is worth a list, for [^\s] is common and most letters are outside of ASCII. */
+static void add_wide(struct reader *p, struct set *s, char c)
+{
+    static const struct expr_range spaces[] = {
+        { 0x1c, 0x1f },     { 0x85, 0x85 },     { 0xa0, 0xa0 },     { 0x1680, 0x1680 },
+        { 0x180e, 0x180e }, { 0x2000, 0x200a }, { 0x2028, 0x2029 }, { 0x202f, 0x202f },
+        { 0x205f, 0x205f }, { 0x3000, 0x3000 }, { 0xfeff, 0xfeff },
+    };
+
+    for (size_t i = 0; c == 's' && i < sizeof(spaces) / sizeof(*spaces); i++)
+        add(p, s, spaces[i].lo, spaces[i].hi);
+    if (c == 'S')
+        add(p, s, 0xe, 0x1f);
+    if (c != 's')
+        add(p, s, 0x80, 0x10ffff);
+}
+
 /* \d and its like; false: c is none. Opposites stop at 0x7f: beyond ASCII dialects differ on what
  * is a letter or a space, and only what all take may be written. */
 static bool add_kind(struct reader *p, struct set *s, char c)
@@ -83,6 +102,8 @@ static bool add_kind(struct reader *p, struct set *s, char c)
             continue;
         for (size_t k = 0; k < kinds[i].n; k++)
             add(p, s, kinds[i].r[k].lo, kinds[i].r[k].hi);
+        if (s->none)
+            add_wide(p, s, c);
         return true;
     }
     return false;
@@ -167,8 +188,7 @@ static bool end_of_range(struct reader *p, struct set *s, uint32_t *ret)
 /* Behind [, to behind ]. In a class \b is a backspace. */
 static uint32_t class(struct reader *p)
 {
-    struct set s = { .n = 0 };
-    bool none = take(p, '^');
+    struct set s = { .none = take(p, '^') };
     uint32_t lo = 0, hi = 0;
 
     while (!p->b->err && !take(p, ']')) {
@@ -188,7 +208,7 @@ static uint32_t class(struct reader *p)
             wrong(p, "has a range that ends before it begins");
         add(p, &s, lo, hi);
     }
-    if (none)
+    if (s.none)
         s.n = expr_gaps(s.r, s.n);
     if (s.n > RANGES_MAX)
         refuse(p, "a class of very many ranges");

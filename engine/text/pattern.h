@@ -4,7 +4,8 @@
  * opposites, \n \r \t \f \v \0 \xHH \uHHHH, groups, | and * + ? {n} {n,} {n,m}, lazy ones as their
  * plain selves; ^ at the beginning and $ at the end of an alternative of the whole. What has no
  * such anchor may have any text before or behind it. \d, \w and \s and their opposites are of
- * ASCII, on which all dialects agree.
+ * ASCII, on which all dialects agree; [^\s] is without what any dialect has for a space, and a
+ * class like [^\d] of ASCII too.
  *
  * Threads    none.
  * Errors     of expr.h; what is not understood is refused: -ENOTSUP, with a sentence that begins
