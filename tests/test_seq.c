@@ -432,6 +432,39 @@ static void asks_reclaimers_in_turn(void **state)
     pool_close(&p);
 }
 
+/* What one sequence of an owner has costs that owner nothing more in another one, however little
+ * room there is left; an account of its own has to have room for all of it. */
+static void goes_on_with_its_owners_own(void **state)
+{
+    struct pool_owner one = { .limit = 7 };
+    struct pool_account a = { .limit = 64, .owner = &one }, b = { .limit = 64, .owner = &one };
+    struct pool_account c = { .limit = 5, .owner = &one };
+    struct seq from, same, other;
+    struct pool p;
+
+    (void)state;
+    open_pool(&p, 16);
+    assert_int_equal(seq_open(&from, &p, &a, 256, 64, 0), 0);
+    assert_int_equal(seq_open(&same, &p, &b, 256, 64, 0), 0);
+    assert_int_equal(seq_open(&other, &p, &c, 256, 64, 0), 0);
+    assert_int_equal(seq_reserve(&from, 96), 0);
+    memset(from.tokens, 0, 96 * sizeof(*from.tokens));
+    from.n_tokens = 96;
+    assert_int_equal(one.used, 6);
+    assert_int_equal(seq_adopt_behind(&same, &from, 96), 0);
+    assert_int_equal(same.n_tokens, 96);
+    assert_int_equal(b.used, 6);
+    assert_int_equal(one.used, 6);
+    assert_int_equal(seq_adopt_behind(&other, &from, 96), -ENOSPC);
+    assert_int_equal(c.used, 0);
+    seq_close(&from);
+    assert_int_equal(one.used, 6);
+    seq_close(&same);
+    seq_close(&other);
+    assert_int_equal(one.used, 0);
+    pool_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -448,6 +481,7 @@ int main(void)
         cmocka_unit_test(states_with_pages),
         cmocka_unit_test(states_without_pages),
         cmocka_unit_test(wants_what_it_takes),
+        cmocka_unit_test(goes_on_with_its_owners_own),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

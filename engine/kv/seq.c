@@ -242,7 +242,8 @@ uint64_t seq_behind(const struct seq *s)
 
 int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
 {
-    uint32_t len = s->seg_len, first = (uint32_t)(seq_behind(s) / len), n_pages = 0;
+    uint32_t len = s->seg_len, first = (uint32_t)(seq_behind(s) / len);
+    struct pool_cost cost = { .n = 0 };
 
     assert(from->pool == s->pool && from->seg_len == len && !from->gist_every && !s->gist_every);
     assert(n <= from->n_tokens && (n % len == 0 || from->segments[n / len].state == SEQ_RAW));
@@ -252,11 +253,12 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
      * them again. */
     unreserve(s, s->n_tokens);
     s->n_changes++;
-    for (uint32_t k = 0; k * len < n; k++)
-        n_pages += seq_n_pages(keys_of_first(from, k, n));
-    /* All pages before any: close_short can't be taken back, so nothing may fail behind it. The
-     * pages stand in from's table, so none of them is cached, and P6 has no say. */
-    if (n_pages > pool_room_shared(s->account))
+    /* All pages before any: close_short can't be taken back, so nothing may fail behind it. */
+    for (uint32_t k = 0; k * len < n; k++) {
+        assert(seq_resident(from, k));
+        pool_cost_add(s->pool, &cost, seq_n_pages(keys_of_first(from, k, n)), seq_pages(from, k));
+    }
+    if (!pool_may_share(s->pool, s->account, &cost))
         return -ENOSPC;
     close_short(s);
     memcpy(s->tokens + s->n_tokens, from->tokens, n * sizeof(*from->tokens));
@@ -264,7 +266,7 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
         uint32_t n_keys = keys_of_first(from, k, n);
         int r = pool_share(s->pool, s->account, seq_n_pages(n_keys), seq_pages(from, k));
 
-        assert(r == 0 && seq_resident(from, k));
+        assert(r == 0);
         open_segment(s, first + k);
         s->segments[first + k].n_keys = from->segments[k].n_keys;
         s->segments[first + k].state = from->segments[k].state;
