@@ -35,7 +35,6 @@ struct node {
     bool going; /* of prefix_forget */
     uint32_t
         packed; /* first page of the compressed segment that ends here, or NONE; the rest by next */
-    uint64_t hash;        /* of a node that ends a segment, see prefix_roll; else 0 */
     uint32_t n_know;      /* of a mark's node: sessions that know it */
     uint32_t ids[TOKENS]; /* a root has its owner there */
 };
@@ -374,23 +373,6 @@ static void keep_packed(struct prefix *p, struct node *n, const uint32_t *pages,
     n->packed = pages[0];
 }
 
-uint64_t prefix_roll(uint64_t before, const uint32_t *ids, uint32_t n)
-{
-    return XXH3_64bits_withSeed(ids, n * sizeof(*ids), before);
-}
-
-/* The i-th page of the path ends a segment: its hash, from that of the segment before. */
-static void hash_segment(struct prefix *p, const struct seq *s, uint32_t i)
-{
-    struct node *n = &p->nodes[p->path[i]];
-    uint32_t per_segment = s->seg_len / TOKENS;
-    uint64_t before = i < per_segment ? 0 : p->nodes[p->path[i - per_segment]].hash;
-
-    if (!n->hash)
-        n->hash =
-            prefix_roll(before, s->tokens + (size_t)(i + 1) * TOKENS - s->seg_len, s->seg_len);
-}
-
 /* A page of raw keys, or the pages of the compressed segment that ends here. i is the page's number
  * in the sequence, and in the path. */
 static void keep(struct prefix *p, struct node *n, const struct seq *s, const struct ladder *l,
@@ -413,7 +395,7 @@ void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladde
                   const struct policy *policy)
 {
     struct prefix *p = u->prefix;
-    uint32_t n = s->n_tokens / TOKENS, per_segment = s->seg_len / TOKENS, i, at;
+    uint32_t n = s->n_tokens / TOKENS, i, at;
 
     if (!p || u->keeps_nothing || l->n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
         (n == u->n_pages && l->n_at[1] == u->n_packed))
@@ -429,8 +411,6 @@ void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladde
         if (child == NONE)
             break;
         p->path[i] = at = child;
-        if ((i + 1) % per_segment == 0)
-            hash_segment(p, s, i);
         keep(p, &p->nodes[at], s, l, i);
     }
     touch(p, i);
@@ -495,21 +475,6 @@ void prefix_forget_all(struct prefix *p)
         newer = p->nodes[i].newer;
         evict(p, i, NONE);
     }
-}
-
-bool prefix_hash(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
-                 uint32_t segment, uint64_t *ret)
-{
-    struct prefix *p = u->prefix;
-    uint32_t n = (segment + 1) * (s->seg_len / TOKENS), i = 0;
-    uint32_t at = p ? find_root(p, u->owner, policy) : NONE;
-
-    for (; i < n && at != NONE; i++)
-        at = find(p, at, s->tokens + (size_t)i * TOKENS);
-    if (at == NONE)
-        return false;
-    *ret = p->nodes[at].hash;
-    return true;
 }
 
 /* --- adopting --------------------------------------------------------------------------------- */

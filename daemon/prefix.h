@@ -10,10 +10,6 @@
  *                                                         + the compressed pages of the segment
  *                                                           that ends here
  *
- * Where a node ends a segment it has a hash of all ids up to there, rolled from segment to segment:
- * what is kept of a segment elsewhere can be found by that (and by model, adapter, layout and
- * owner; ids are compared in any case).
- *
  * A client chooses its policy, and with it its root. There are PREFIX_ROOTS of them: when all are
  * taken, the owner who has most of them gives up the one that it has not used for the longest, so
  * that no owner keeps another from sharing. What stood below that root is not found any more, and
@@ -102,13 +98,5 @@ void prefix_forget_all(struct prefix *p);
 
 /* What was learned is to be learned anew: the sequence was taken back. */
 void prefix_unlearn(struct prefix_user *u);
-
-/* The hash of all ids up to a segment's end, from that of the segment before it (0: there is none)
- * and its own. */
-uint64_t prefix_roll(uint64_t before, const uint32_t *ids, uint32_t n);
-
-/* That of the sequence's segment. false: the tree does not know it. */
-bool prefix_hash(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
-                 uint32_t segment, uint64_t *ret);
 
 #endif

@@ -1,9 +1,8 @@
 /* tests/test_prefix.c - would catch: a client that keeps others, or itself, from sharing by the
- * policies that it chooses; a root that is given up with what it held still counted as in use; a
- * segment's hash that does not tell its ids, or what stood before them; pages of another place than
- * the segment's; something that a private session leaves behind, or that stays of an owner who was
- * forgotten; cached pages that are taken over by who may not have the last ones. Which pages are
- * taken over, and that logits stay the same, is test_memory's.
+ * policies that it chooses; a root that is given up with what it held still counted as in use;
+ * pages of another place than the segment's; something that a private session leaves behind, or
+ * that stays of an owner who was forgotten; cached pages that are taken over by who may not have
+ * the last ones. Which pages are taken over, and that logits stay the same, is test_memory's.
  */
 #include "daemon/prefix.h"
 
@@ -150,7 +149,7 @@ static void pages_of_old_roots_come_back(void **state)
     free(pages);
 }
 
-/* --- hashes ----------------------------------------------------------------------------------- */
+/* --- pages ------------------------------------------------------------------------------------ */
 
 #define L 64u
 
@@ -167,40 +166,6 @@ static void read_and_stay(struct seq *s, struct prefix_user *u, const uint32_t *
     s->n_tokens = n;
     prefix_learn(u, s, &l, &p);
 }
-
-static void a_hash_tells_all_ids_before(void **state)
-{
-    uint32_t ids[4 * L], other[4 * L];
-    struct prefix_user u, v;
-    struct policy p = policy_of(L);
-    struct seq s, t;
-    uint64_t want = 0, got, again;
-
-    (void)state;
-    fill_ids(ids, 4 * L, 5);
-    memcpy(other, ids, sizeof(ids));
-    other[0]++; /* only the first id differs */
-    read_and_stay(&s, &u, ids, 3 * L + 20);
-    read_and_stay(&t, &v, other, 3 * L + 20);
-    for (uint32_t k = 0; k < 3; k++) {
-        want = prefix_roll(want, ids + k * L, L);
-        assert_true(prefix_hash(&u, &s, &p, k, &got));
-        assert_int_equal(got, want);
-        assert_int_not_equal(got, 0);
-        assert_true(prefix_hash(&v, &t, &p, k, &again));
-        assert_int_not_equal(got, again);
-    }
-    assert_int_not_equal(prefix_roll(1, ids, L), prefix_roll(2, ids, L));
-    /* The open segment has none, and what the tree has not seen neither. */
-    memcpy(s.tokens, ids, sizeof(ids));
-    assert_false(prefix_hash(&u, &s, &p, 3, &got));
-    u.owner = CAROL;
-    assert_false(prefix_hash(&u, &s, &p, 0, &got));
-    seq_close(&s);
-    seq_close(&t);
-}
-
-/* --- pages ------------------------------------------------------------------------------------ */
 
 /* Segments whose length is no power of two, so that a page's place in its segment is not its place
  * in the sequence: who takes over has the very pages that were read. */
@@ -377,7 +342,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_owner_has_all_roots, open_all, close_all),
         cmocka_unit_test_setup_teardown(the_longest_unused_goes, open_all, close_all),
         cmocka_unit_test_setup_teardown(pages_of_old_roots_come_back, open_all, close_all),
-        cmocka_unit_test_setup_teardown(a_hash_tells_all_ids_before, open_all, close_all),
         cmocka_unit_test_setup_teardown(pages_are_the_segments_own, open_all, close_all),
         cmocka_unit_test_setup_teardown(what_is_cached_can_be_had, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_private_session_teaches_nothing, open_all, close_all),
