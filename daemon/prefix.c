@@ -53,6 +53,7 @@ struct prefix {
     struct pool_reclaimer reclaimer;
     struct node *nodes;
     uint32_t n_nodes, free; /* first free node; they hang on hash_next */
+    uint32_t n_touched;     /* from there on nodes were never used */
     uint32_t *buckets, n_buckets;
     uint32_t oldest, newest;
     uint32_t n_stale;
@@ -237,7 +238,7 @@ static uint32_t take_node(struct prefix *p, uint32_t keep)
 {
     uint32_t i = p->oldest;
 
-    while (p->free == NONE && i != NONE) {
+    while (p->free == NONE && p->n_touched == p->n_nodes && i != NONE) {
         uint32_t newer = p->nodes[i].newer;
 
         if (p->nodes[i].n_children == 0 && i != keep)
@@ -247,6 +248,8 @@ static uint32_t take_node(struct prefix *p, uint32_t keep)
     i = p->free;
     if (i != NONE)
         p->free = p->nodes[i].hash_next;
+    else if (p->n_touched < p->n_nodes)
+        i = p->n_touched++;
     return i;
 }
 
@@ -732,8 +735,6 @@ int prefix_open(struct pool *pool, struct prefix **ret)
         return -ENOMEM;
     }
     memset(p->buckets, 0xff, (size_t)p->n_buckets * sizeof(*p->buckets));
-    for (uint32_t i = p->n_nodes; i-- > 0;)
-        put_free(p, i);
     memset(p->marked, 0xff, pool->n_pages * sizeof(*p->marked));
     p->own = take_node(p, NONE);
     p->nodes[p->own] =

@@ -9,8 +9,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -225,6 +227,33 @@ static void what_is_cached_can_be_had(void **state)
     free(pages);
 }
 
+/* Bytes of this process that are there. */
+static size_t resident(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long pages;
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*u %lu", &pages), 1);
+    assert_int_equal(fclose(f), 0);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Room for nodes costs nothing before there are any: a large pool has room for many. */
+static void an_empty_tree_is_small(void **state)
+{
+    size_t had;
+
+    (void)state;
+    assert_int_equal(pool_open(&pool, NULL, &tiny, KV_F16,
+                               (uint64_t)16 * PAGES * pool_page_bytes(&tiny, KV_F16), NULL),
+                     0);
+    had = resident();
+    assert_int_equal(prefix_open(&pool, &prefix), 0);
+    assert_true(resident() - had < (size_t)16 * PAGES * 4 * 64 / 2); /* ids alone are 64 bytes */
+    (void)close_all(NULL);
+}
+
 /* --- what is not kept, or not any longer -------------------------------------------------------
  */
 
@@ -344,6 +373,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pages_of_old_roots_come_back, open_all, close_all),
         cmocka_unit_test_setup_teardown(pages_are_the_segments_own, open_all, close_all),
         cmocka_unit_test_setup_teardown(what_is_cached_can_be_had, open_all, close_all),
+        cmocka_unit_test(an_empty_tree_is_small),
         cmocka_unit_test_setup_teardown(a_private_session_teaches_nothing, open_all, close_all),
         cmocka_unit_test_setup_teardown(an_owner_is_forgotten, open_all, close_all),
         cmocka_unit_test_setup_teardown(old_roots_are_forgotten, open_all, close_all),
