@@ -128,7 +128,8 @@ struct backend_ops {
     /* Memory that a descriptor stands for and that outlives the process with it; all NULL where a
      * backend has none, and then alloc_kept and map_kept are -ENOTSUP. alloc_kept: as alloc, but
      * all of it is there. seal_kept: the bytes stay as they are for ever, for all who have the
-     * descriptor, and at the same address. map_kept: memory that was sealed: -EPERM when it is not,
+     * descriptor, and at the same address; -EFAULT: they are not there any more, other errors leave
+     * them as they were. map_kept: memory that was sealed: -EPERM when it is not,
      * -EINVAL when it has another length. free as ever; the descriptor is the caller's. */
     int (*alloc_kept)(struct backend *b, size_t n, void **ret, int *ret_fd);
     int (*seal_kept)(struct backend *b, void *mem, size_t n, int fd);

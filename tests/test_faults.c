@@ -10,7 +10,9 @@
 #include "daemon/listener.h"
 #include "daemon/mailbox.h"
 #include "daemon/prefix.h"
+#include "engine/backend.h"
 #include "engine/cpu/workers.h"
+#include "engine/file/kept.h"
 #include "engine/file/safetensors.h"
 #include "engine/text/bpe.h"
 #include "engine/text/chat.h"
@@ -112,6 +114,22 @@ static int live_model(void *arg, struct why *why)
     return r;
 }
 
+/* For a daemon to come: whether that gets them or not, there is something to compute with. */
+static int live_kept(void *arg, struct why *why)
+{
+    struct kept k = { .wanted = true, .used = -1, .fd = -1 };
+    struct model *m = NULL;
+    int r = model_open_as(MODEL, rig.rig.backend, &(struct model_options){ .kept = &k }, &m, why);
+
+    (void)arg;
+    if (r == 0 && backend_host(m->backend, m->mem) == m->mem)
+        (void)packed_hash(m->mem, m->mem_len);
+    model_close(m);
+    if (k.fd >= 0)
+        (void)close(k.fd);
+    return r;
+}
+
 static int live_adapter(void *arg, struct why *why)
 {
     struct adapter *a = NULL;
@@ -129,6 +147,7 @@ static void files(void **state)
     fault_life(
         &(struct fault_life){ .name = "safetensors", .live = live_safetensors, .says = true });
     fault_life(&(struct fault_life){ .name = "model", .live = live_model, .says = true });
+    fault_life(&(struct fault_life){ .name = "kept weights", .live = live_kept, .says = true });
     fault_life(&(struct fault_life){ .name = "adapter", .live = live_adapter, .says = true });
 }
 

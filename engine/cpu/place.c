@@ -222,9 +222,9 @@ int place_kept_seal(void *mem, size_t len, int fd)
     if (mmap(mem, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
         return -errno;
     r = fcntl(fd, F_ADD_SEALS, KEPT_SEALS | F_SEAL_SEAL) < 0 ? -errno : 0;
-    /* Without it there would be nothing at this address, and the caller could not go on. */
+    /* Without it there is nothing at this address, whether the seals are there or not. */
     if (map_at(mem, len, PROT_READ, fd) < 0)
-        return -ENOMEM;
+        return -EFAULT;
     return r;
 }
 

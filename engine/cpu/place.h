@@ -50,7 +50,8 @@ int place_discard(void *mem, size_t len);
  *
  * alloc: all of it is there; -ENOMEM, or memfd_create's error. seal: mapped anew, read-only, where
  * it is, then sealed (F_SEAL_WRITE and the others): the kernel refuses that seal while anybody,
- * also another process, can write. map: what somebody sealed; -EPERM, it is not; -EINVAL, it is no
+ * also another process, can write; -EFAULT, it can't be mapped any more: nothing may be read there.
+ * map: what somebody sealed; -EPERM, it is not; -EINVAL, it is no
  * memfd of this length. */
 int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd);
 int place_kept_seal(void *mem, size_t len, int fd);

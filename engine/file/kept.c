@@ -75,8 +75,8 @@ static void close_fd(struct kept *k)
     k->fd = -1;
 }
 
-void kept_finish(struct kept *k, struct backend *b, const struct image_of *of, int result,
-                 const char digest[DIGEST_LEN], void *base)
+int kept_finish(struct kept *k, struct backend *b, const struct image_of *of, int result,
+                const char digest[DIGEST_LEN], void *base)
 {
     struct packed_sum *sums = result == 0 ? calloc(of->packed->n_sums, sizeof(*sums)) : NULL;
     int r = result == 0 && !sums ? -ENOMEM : result;
@@ -93,4 +93,5 @@ void kept_finish(struct kept *k, struct backend *b, const struct image_of *of, i
         (void)why_set(&k->not_kept, r, "%s", strerror(-r));
         close_fd(k);
     }
+    return r == -EFAULT ? -ENOMEM : 0;
 }

@@ -49,9 +49,9 @@ int kept_take(struct kept *k, struct backend *b, const struct image_of *of, void
  * and other memory will do. */
 int kept_alloc(struct kept *k, struct backend *b, const struct packed *packed, void **ret_base);
 /* result 0: the arena is filled, and is described and sealed. What fails then is no error for who
- * computes with it: the memory is as good as any, and not_kept says why nobody else gets it. Else
- * the descriptor is closed. */
-void kept_finish(struct kept *k, struct backend *b, const struct image_of *of, int result,
-                 const char digest[DIGEST_LEN], void *base);
+ * computes with it: the memory is as good as any, and not_kept says why nobody else gets it; but
+ * for -ENOMEM: there is nothing to compute with any more. Else the descriptor is closed. */
+int kept_finish(struct kept *k, struct backend *b, const struct image_of *of, int result,
+                const char digest[DIGEST_LEN], void *base);
 
 #endif

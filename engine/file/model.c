@@ -117,7 +117,7 @@ static int alloc_weights(struct model *m, struct kept *k, struct why *why)
 static int read_weights(struct model *m, struct weights *w, const struct image_of *of,
                         const struct model_options *o, struct why *why)
 {
-    int e = o->room ? o->room(o->room_arg, why) : 0;
+    int e = o->room ? o->room(o->room_arg, why) : 0, gone = 0;
 
     if (e == 0)
         e = alloc_weights(m, o->kept, why);
@@ -125,7 +125,10 @@ static int read_weights(struct model *m, struct weights *w, const struct image_o
         e = weights_read(w, m->backend, m->mem, o->progress, m->digest);
     /* Also when reading failed: it closes the descriptor then. */
     if (o->kept && o->kept->fd >= 0)
-        kept_finish(o->kept, m->backend, of, e, m->digest, m->block);
+        gone = kept_finish(o->kept, m->backend, of, e, m->digest, m->block);
+    if (e == 0 && gone < 0)
+        e = why_set(why, gone, "%s: the weights can't be mapped again, now that they are sealed",
+                    gguf_label(m->file));
     return e;
 }
 
