@@ -69,6 +69,7 @@ static uint32_t count_workers(const struct backend_options *o)
     return n > WORKERS_MAX ? WORKERS_MAX : n;
 }
 
+/* A refused pinning is no error (engine/cpu/workers.h), a thread that can't be had is one. */
 static int open_workers(const struct backend_options *o, struct workers **ret, struct why *why)
 {
     uint32_t n = count_workers(o);
@@ -107,6 +108,8 @@ static int cpu_open(const struct backend_options *o, struct backend **ret, struc
     return r;
 }
 
+/* The workers last: the others lent their jobs to them. Each accepts NULL, of a backend without a
+ * model. */
 static void cpu_close(struct backend *b)
 {
     struct cpu *c = cpu_of(b);
@@ -184,6 +187,7 @@ static int cpu_map_kept(struct backend *b, int fd, size_t n, void **ret)
     return place_kept_map(cpu_of(b)->w, fd, n, ret);
 }
 
+/* All of this backend's memory is the host's. */
 static void *cpu_host(struct backend *b, void *mem)
 {
     (void)b;

@@ -11,6 +11,7 @@ AVX2_INLINE __m256i load(const void *p)
     return _mm256_loadu_si256(p);
 }
 
+/* Eight rows' scales, one a lane. */
 AVX2_INLINE __m256 load_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
@@ -142,6 +143,7 @@ AVX2_INLINE void unpack_q6_k(const uint16_t d[16], const struct tile_q6_k_group 
     }
 }
 
+/* What comes 4 KB later is called for meanwhile, in each of these (avx2_call_ahead). */
 static void unpack_q4_0s(const struct tile_q4_0 *t, uint32_t n, struct avx2_block *ret)
 {
     for (uint32_t b = 0; b < n; b++) {

@@ -106,6 +106,7 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
         quantise_pair(x + 32 * b, false, ret + b);
 }
 
+/* As avx2: four accumulators of 16. */
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
 {
     __m512 sum[4], by;
@@ -154,6 +155,7 @@ static void swiglu(float *gate, const float *up, uint32_t n)
     }
 }
 
+/* Both halves of a pair are loaded before either is stored, so that ret may be x. */
 void avx512_turn(const float *x, const float *cs, uint32_t hd, float *ret)
 {
     uint32_t half = hd / 2;

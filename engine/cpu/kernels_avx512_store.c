@@ -29,6 +29,7 @@ void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t s
         vt[0] = KV_F16_NAN;
 }
 
+/* K's elements are 16 floats apart, so each is a store of its own, in all three formats. */
 void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile)
 {

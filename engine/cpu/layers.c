@@ -105,6 +105,7 @@ int layers_open(const struct model *m, const struct kernels *k, struct workers *
     r = rotary_open(&f->rotary, m->rope_freq, m->head_dim);
     if (r < 0)
         goto fail;
+    /* Borrows the angles, which is why those are opened first and closed last. */
     r = attend_open(m, k, w, &f->rotary, &f->attend);
     if (r < 0)
         goto fail;
@@ -217,6 +218,7 @@ static bool has_gists(const struct layers *f, const struct gist_product *g)
     return false;
 }
 
+/* Piece by piece, since each may be of another adapter. */
 static void project_gists(struct layers *f, const struct gist_product *g, const float *x,
                           uint32_t n_cols)
 {
@@ -478,6 +480,7 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
         const struct model_layer *l;
         uint32_t n_left;
 
+        /* Before the layer's weights are waited for, which may take a disk's time. */
         if (told_to_stop(stop))
             return -ECANCELED;
         e = take_layer(f, i, &l);
@@ -500,6 +503,8 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
 
 /* --- logits ----------------------------------------------------------------------------------- */
 
+/* xn and forms are free between steps, and out is not touched: logits may be asked for more than
+ * once. */
 int layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret)
 {
     struct head h = { .m = f->m, .k = f->k, .w = f->w, .rest = f->xn, .both = f->head };
@@ -547,6 +552,7 @@ int layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t
     return 0;
 }
 
+/* As they are: normed, and what the output matrix would get. */
 void layers_hidden(const struct layers *f, uint32_t first, uint32_t n, float *ret)
 {
     size_t n_embd = f->m->n_embd;

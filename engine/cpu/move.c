@@ -82,7 +82,8 @@ static void move_listed(const struct move *v, const struct backend_move *m, uint
 }
 
 /* In the same pages the order matters: towards lower places from the front, towards higher ones
- * from the end, so that no key is written over before it was read. */
+ * from the end, so that no key is written over before it was read. The last key tells which way all
+ * of them go (struct backend_move). */
 static void move_list(void *arg, uint32_t list, uint32_t worker)
 {
     const struct move_job *j = arg;

@@ -186,7 +186,7 @@ static int read_metadata(struct loader *l)
 /* --- tensors ---------------------------------------------------------------------------------- */
 
 /* The tensor of that name with its shape checked; *ret NULL: there is none. rows 0: any number from
- * 1 to most. */
+ * 1 to most. All that sizes are made of is checked here, before anything is allocated by it. */
 static int find(struct loader *l, const char *name, uint32_t rows, uint32_t most, uint32_t cols,
                 const struct safetensors_tensor **ret)
 {
@@ -486,6 +486,8 @@ int adapter_open(const char *path, const struct model *m, struct adapter **ret, 
     if (!l.a)
         return why_set(why, -ENOMEM, "%s: no memory", path);
     set_name(l.a, path);
+    /* Read once, for the digest, and a second time for the tensors: adapters are small beside
+     * models. */
     r = safetensors_open(path, &s, why);
     if (r == 0)
         r = safetensors_digest(s, l.a->digest, why);

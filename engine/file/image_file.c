@@ -139,6 +139,7 @@ int image_new_open(const char *folder, const struct image_of *of, struct image_n
         return r;
     r = open_folder(folder, &n.folder);
     if (r == 0) {
+        /* For this user alone, as check_owner wants it when it is taken up. */
         n.fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
         r = n.fd < 0 ? -errno : allocate(n.fd, n.len);
     }

@@ -96,6 +96,7 @@ void packed_begin(struct packed *a, uint32_t extent, size_t piece)
         (struct packed_extent){ .off = a->len, .piece = piece, .first_sum = a->n_sums };
 }
 
+/* Padding lies before a tensor, not behind it: an extent ends with its last byte that counts. */
 size_t packed_add(struct packed *a, const struct packed_item *item, size_t len)
 {
     struct packed_extent *e = &a->extents[a->n_extents - 1];

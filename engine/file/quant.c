@@ -56,6 +56,7 @@ size_t quant_row_bytes(enum quant type, size_t n_cols)
 
 /* --- half precision --------------------------------------------------------------------------- */
 
+/* By memcpy, which is how C lets one see a float's bits; compilers make a move of it. */
 static float float_of_bits(uint32_t bits)
 {
     float f;

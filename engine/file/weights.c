@@ -95,6 +95,7 @@ static int plan_matrix(struct weights *w, struct model_tensor *to, const char *n
         e = check_shape(w, t, name, cols, rows);
     if (e != 0)
         return e;
+    /* data stays NULL until the arena is bound: model_shape has all but that. */
     *to = (struct model_tensor){ .type = type, .n_rows = rows, .n_cols = cols };
     to->tile_len = tile_len(type, cols);
     item = add_item(w, t, type, &(struct packed_item){ name, type, rows, cols, head_dim },
@@ -193,6 +194,7 @@ static int plan_vocab_size(struct weights *w, struct model *m)
 
     if (e != 0)
         return e;
+    /* Before it becomes 32 bits, and before logits are laid out for so many. */
     if (t->dims[1] > HPARAMS_VOCAB_MAX)
         return why_set(w->why, -ENOTSUP,
                        "%s: token_embd.weight has %" PRIu64 " rows, supported: up to %u",
@@ -258,6 +260,7 @@ static int refuse_unused(struct weights *w)
         const struct gguf_tensor *t = gguf_tensor(w->g, i);
         struct weights_item key = { .from = t };
 
+        /* By place, which no two tensors share; items are sorted by it already. */
         if (!bsearch(&key, w->items, w->n_items, sizeof(*w->items), compare_items))
             return why_set(w->why, -ENOTSUP,
                            "%s: tensor %s belongs to no model of this architecture that is "
