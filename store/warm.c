@@ -1,6 +1,6 @@
 /* One file at a time, a piece at a time, each a step:
  *
- *     id[done % 64] --- queue_open ---> open --- a read for each PIECE ---> next()
+ *     id[done % 64] ---> now --- queue_open ---> open --- a read for each PIECE ---> end()
  *
  * The bytes that were read are thrown away: what they are for is the copy that the kernel keeps of
  * them. */
@@ -23,12 +23,11 @@ void warm_later(struct store *s, const struct entry *e)
         w->done = w->put - WARM_RECORDS;
 }
 
-static void next(struct warm *w)
+static void end(struct warm *w)
 {
     if (w->open)
         (void)close(w->fd);
     w->open = false;
-    w->done++;
 }
 
 /* The name was borrowed from the entry until here; from now on the descriptor is enough, also when
@@ -40,10 +39,8 @@ static void on_open(void *job, uint32_t what, int64_t result)
     (void)what;
     s->warm.out = false;
     limits_unbusy(s, s->warm.e);
-    if (result < 0) {
-        next(&s->warm);
+    if (result < 0)
         return;
-    }
     s->warm.fd = (int)result;
     folders_block(s->warm.fd);
     s->warm.open = true;
@@ -63,7 +60,7 @@ static void on_read(void *job, uint32_t what, int64_t result)
     if (result > 0)
         w->off += (uint64_t)result;
     if (result <= 0 || w->off >= w->len)
-        next(w);
+        end(w);
 }
 
 /* A folder that is gone makes the open fail with EBADF, which is handled as any other failure. */
@@ -91,15 +88,18 @@ void warm_step(struct store *s)
 
     /* Any job has priority, also one that is only being hashed: a read of ours would delay its
      * reads on the disk. */
-    if (w->done == w->put || w->out || s->n_jobs > 0 || s->closing ||
+    if ((w->done == w->put && !w->open) || w->out || s->n_jobs > 0 || s->closing ||
         !ops_room_to_write(&s->ops, 1))
         return;
     /* Allocated at the first use, for a store that never writes past the cache never needs it. */
     if (!w->buf && !(w->buf = aligned_alloc(IO_ALIGN, PIECE)))
         return;
-    e = index_by_id(&s->index, w->id[w->done % WARM_RECORDS]);
+    /* Taken from the ring, whose place others may want while this one is read. */
+    if (!w->open)
+        w->now = w->id[w->done++ % WARM_RECORDS];
+    e = index_by_id(&s->index, w->now);
     if (!e) {
-        next(w);
+        end(w);
         s->more = true; /* another id may be behind it */
     } else if (w->open) {
         w->out = true;

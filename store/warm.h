@@ -23,6 +23,7 @@ struct store;
 struct warm {
     uint64_t id[WARM_RECORDS]; /* a ring: [done, put) */
     uint32_t put, done;
+    uint64_t now;    /* what is being opened or read: no longer of the ring */
     struct entry *e; /* that is being opened: its name is in use */
     int fd;
     bool open, out; /* open: a file is; out: an operation */

@@ -9,6 +9,7 @@
  * The Makefile's WRAP_test_store_faults has time pass as this test says.
  */
 #include "base/clock.h"
+#include "store/warm.h"
 #include "tests/support/counted.h"
 #include "tests/support/fault.h"
 #include "tests/support/io_faulty.h"
@@ -582,6 +583,33 @@ static void a_new_folder_is_synced_again(void **state)
     assert_int_equal(io_faulty_n(rig.io, IO_SYNC) - n, 2 + 2 + 2 * 2);
 }
 
+/* --- warming ---------------------------------------------------------------------------------- */
+
+/* Of more than are remembered the newest are read back, also when the first is read all the while.
+ * A file system without direct writes has nothing to read back. */
+static void the_newest_are_warmed(void **state)
+{
+    const uint32_t n = WARM_RECORDS + 6;
+    uint64_t reads;
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &(struct rig_record){ .n = 64, .seed = 1000 }), 0);
+    reads = io_faulty_n(rig.io, IO_READ);
+    rig_settle(&rig);
+    if (io_faulty_n(rig.io, IO_READ) == reads)
+        skip();
+    assert_int_equal(rig_put(&rig, &(struct rig_record){ .n = 64, .seed = 0 }), 0);
+    io_faulty_add(rig.io, &(struct io_fault){ .code = IO_READ, .nth = 1, .what = IO_FAULT_NEVER });
+    reads = io_faulty_n(rig.io, IO_READ);
+    rig_settle(&rig);
+    assert_int_equal(io_faulty_n(rig.io, IO_READ) - reads, 1);
+    for (uint32_t i = 1; i < n; i++)
+        assert_int_equal(rig_put(&rig, &(struct rig_record){ .n = 64, .seed = i }), 0);
+    io_faulty_release(rig.io);
+    rig_settle(&rig);
+    assert_int_equal(io_faulty_n(rig.io, IO_READ) - reads, 1 + WARM_RECORDS);
+}
+
 /* --- memory ----------------------------------------------------------------------------------- */
 
 static const struct rig_record lived[] = { { .n = 64, .seed = 1 }, { .n = 64, .seed = 2 } };
@@ -677,6 +705,7 @@ int main(void)
         TEST(closes_on_a_silent_disk),
         TEST(a_new_folder_is_synced_once),
         TEST(a_new_folder_is_synced_again),
+        TEST(the_newest_are_warmed),
         TEST(no_call_is_needed),
         TEST(opening_loses_nothing),
     };
