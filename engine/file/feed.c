@@ -6,8 +6,8 @@
  *     NONE, READY --list_copy-----> TO_COPY --feed_end--> READY
  *
  * Pieces are asked for in order (next), and a place of the ring gets another one when all that it
- * has was passed. READY has a result, which may be an error: it is looked at when
- * the piece is wanted, as a file may be shorter than it was just where nobody comes to look.
+ * has was passed. READY has a result, which may be an error: it is looked at when the piece is
+ * wanted, as a file may be shorter than it was just where nobody comes to look.
  */
 #include "engine/file/feed.h"
 
