@@ -278,6 +278,22 @@ static void train_norm_back(struct tensors *t, const struct tensors_norm_back *p
         said(c, k_norm_back(stream(c), &a));
 }
 
+static void train_sum_rows(struct tensors *t, const struct tensors_sum *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct tensors_sum a = *p;
+    size_t n = p->rows ? p->n_rows * sizeof(*p->rows) : 0,
+           n_part = (size_t)K_SPLITS * p->n * sizeof(float);
+    float *part;
+
+    if (!lists_begin(c, list_len(n) + list_len(n_part)))
+        return;
+    a.rows = list(c, p->rows, n);
+    part = list_room(c, n_part);
+    if (c->err == 0)
+        said(c, k_sum_rows(stream(c), &a, part));
+}
+
 static void train_swiglu(struct tensors *t, enum tensors_type type, void *y, const void *gu,
                          uint32_t n_rows, uint32_t n)
 {
@@ -311,18 +327,59 @@ static void train_take(struct tensors *t, const struct tensors_take *p)
         said(c, k_take(stream(c), &a));
 }
 
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x, y;
+
+    memcpy(&x, a, sizeof(x));
+    memcpy(&y, b, sizeof(y));
+    return x < y ? -1 : x > y;
+}
+
+/* Pairs by the rows that they go to, and of each in the order that they came in: lists (3, n_pairs
+ * + 1) get to, starts, from. pairs: scratch. How many rows. */
+static uint32_t sort_pairs(const struct tensors_give *p, uint64_t *pairs, uint32_t *lists)
+{
+    size_t each = (size_t)p->n_pairs + 1;
+    uint32_t *to = lists, *starts = lists + each, *from = lists + 2 * each, n = 0;
+
+    for (uint32_t i = 0; i < p->n_pairs; i++)
+        pairs[i] = (uint64_t)p->to[i] << 32 | i;
+    qsort(pairs, p->n_pairs, sizeof(*pairs), by_number);
+    for (uint32_t i = 0; i < p->n_pairs; i++) {
+        uint32_t row = (uint32_t)(pairs[i] >> 32);
+
+        from[i] = p->from[(uint32_t)pairs[i]];
+        if (n == 0 || to[n - 1] != row) {
+            to[n] = row;
+            starts[n++] = i;
+        }
+    }
+    starts[n] = p->n_pairs;
+    return n;
+}
+
 static void train_give(struct tensors *t, const struct tensors_give *p)
 {
     struct cuda *c = cuda_of(t);
-    struct tensors_give a = *p;
-    size_t n = p->n_pairs * sizeof(*p->to);
+    struct k_give a = { .x = p->x, .n = p->n, .table = p->table };
+    size_t each = (size_t)p->n_pairs + 1, n = 3 * each * sizeof(uint32_t);
+    uint64_t *pairs = malloc(each * sizeof(*pairs));
+    uint32_t *lists = malloc(n), *on;
 
-    if (!lists_begin(c, 2 * list_len(n)))
-        return;
-    a.to = list(c, p->to, n);
-    a.from = list(c, p->from, n);
-    if (c->err == 0)
-        said(c, k_give(stream(c), &a));
+    if (!pairs || !lists)
+        said(c, -ENOMEM);
+    if (pairs && lists && lists_begin(c, list_len(n))) {
+        a.n_rows = sort_pairs(p, pairs, lists);
+        on = list(c, lists, n);
+        a.to = on;
+        a.starts = on + each;
+        a.from = on + 2 * each;
+        if (c->err == 0)
+            said(c, k_give(stream(c), &a));
+    }
+    free(pairs);
+    free(lists);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -486,6 +543,7 @@ const struct tensors_ops *gistd_tensors(void)
         .add = train_add,
         .norm = train_norm,
         .norm_back = train_norm_back,
+        .sum_rows = train_sum_rows,
         .swiglu = train_swiglu,
         .swiglu_back = train_swiglu_back,
         .take = train_take,

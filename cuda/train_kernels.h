@@ -48,8 +48,20 @@ struct k_gate {
 int k_gate(void *stream, const struct k_gate *a);
 int k_gate_back(void *stream, const struct k_gate *a);
 
+#define K_SPLITS 64u /* pieces of the rows of k_sum_rows */
+/* part (K_SPLITS, n): scratch. */
+int k_sum_rows(void *stream, const struct tensors_sum *a, float *part);
+
 int k_take(void *stream, const struct tensors_take *a);
-int k_give(void *stream, const struct tensors_give *a);
+
+/* Row to[i] of the table gets rows from[starts[i]] to from[starts[i + 1]] of x, in that order. */
+struct k_give {
+    const float *x;
+    const uint32_t *to, *starts, *from; /* (n_rows), (n_rows + 1) */
+    uint32_t n_rows, n;
+    float *table;
+};
+int k_give(void *stream, const struct k_give *a);
 
 /* --- attention (cuda/train_attn.cu) ----------------------------------------------------------- */
 

@@ -10,7 +10,7 @@ static unsigned pieces(size_t n)
 {
     size_t all = (n + PIECE - 1) / PIECE;
 
-    return all < 65536 ? (unsigned)all : 65536u;
+    return all < 65535 ? (unsigned)all : 65535u; /* as many as a grid has in y */
 }
 
 /* --- casts ------------------------------------------------------------------------------------ */
@@ -51,13 +51,14 @@ static __global__ void __launch_bounds__(THREADS) add(struct k_add a)
 
     grid_trigger();
     grid_wait();
-    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+    for (uint32_t i = blockIdx.y * THREADS + threadIdx.x; i < a.n; i += gridDim.y * THREADS)
         y[i] += a.x[i];
 }
 
 int k_add(void *stream, const struct k_add *a)
 {
-    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, add, *a) : 0;
+    return a->n_rows && a->n ? launch(dim3(a->n_rows, pieces(a->n)), THREADS, 0, stream, add, *a)
+                             : 0;
 }
 
 /* --- norms ------------------------------------------------------------------------------------ */
@@ -109,6 +110,60 @@ int k_norm_back(void *stream, const struct tensors_norm_back *a)
     return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, norm_back, *a) : 0;
 }
 
+/* --- sums over rows ----------------------------------------------------------------------------
+ */
+
+/* A block has some columns of a piece of the rows. */
+static __global__ void __launch_bounds__(THREADS) sum_rows(struct tensors_sum a, float *part)
+{
+    uint32_t c = blockIdx.x * THREADS + threadIdx.x, each = (a.n_rows + gridDim.y - 1) / gridDim.y,
+             first = blockIdx.y * each, end = min(first + each, a.n_rows);
+    size_t ld = a.ld ? a.ld : a.n;
+    float sum = 0;
+
+    grid_trigger();
+    grid_wait();
+    if (c >= a.n)
+        return;
+    for (uint32_t i = first; i < end; i++) {
+        float by = a.by ? a.by[i] : 1.0f;
+
+        if (a.x)
+            by *= a.x[(size_t)(a.rows ? a.rows[i] : i) * a.n + c];
+        sum += by * a.d[i * ld + c];
+    }
+    part[(size_t)blockIdx.y * a.n + c] = sum;
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    add_pieces(float *y, const float *part, uint32_t n, uint32_t n_pieces)
+{
+    uint32_t c = blockIdx.x * THREADS + threadIdx.x;
+    float sum = 0;
+
+    grid_trigger();
+    grid_wait();
+    if (c >= n)
+        return;
+    for (uint32_t i = 0; i < n_pieces; i++)
+        sum += part[(size_t)i * n + c];
+    y[c] += sum;
+}
+
+int k_sum_rows(void *stream, const struct tensors_sum *a, float *part)
+{
+    uint32_t n_pieces = a->n_rows < K_SPLITS ? a->n_rows : K_SPLITS,
+             blocks = (a->n + THREADS - 1) / THREADS;
+    int r = 0;
+
+    if (n_pieces && a->n)
+        r = launch(dim3(blocks, n_pieces), THREADS, 0, stream, sum_rows, *a, part);
+    if (n_pieces && a->n && r == 0)
+        r = launch(blocks, THREADS, 0, stream, add_pieces, a->y, (const float *)part, a->n,
+                   n_pieces);
+    return r;
+}
+
 /* --- SwiGLU ----------------------------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(THREADS) gate(struct k_gate a)
@@ -155,7 +210,7 @@ int k_gate_back(void *stream, const struct k_gate *a)
 
 static __global__ void __launch_bounds__(THREADS) take(struct tensors_take a)
 {
-    float *y = a.y + (size_t)blockIdx.x * a.n;
+    float *y = a.y + (size_t)blockIdx.x * (a.ld_y ? a.ld_y : a.n);
     const float *from;
     uint32_t index;
 
@@ -164,7 +219,7 @@ static __global__ void __launch_bounds__(THREADS) take(struct tensors_take a)
     index = a.index[blockIdx.x];
     if (index == SIGHT_NO_ROW)
         return;
-    from = a.table + (size_t)index * a.n;
+    from = a.table + (size_t)index * (a.ld ? a.ld : a.n);
     for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
         y[i] = a.add ? y[i] + from[i] : from[i];
 }
@@ -174,26 +229,26 @@ int k_take(void *stream, const struct tensors_take *a)
     return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, take, *a) : 0;
 }
 
-/* A block has some columns of one row of the table, and looks at every pair: tables are short. */
-static __global__ void __launch_bounds__(THREADS) give(struct tensors_give a)
+/* A block has some columns of one row of the table. */
+static __global__ void __launch_bounds__(THREADS) give(struct k_give a)
 {
-    uint32_t i = blockIdx.x * THREADS + threadIdx.x;
-    float sum;
+    uint32_t i = blockIdx.y * THREADS + threadIdx.x;
+    float *y, sum;
 
     grid_trigger();
     grid_wait();
     if (i >= a.n)
         return;
-    sum = a.table[(size_t)blockIdx.y * a.n + i];
-    for (uint32_t j = 0; j < a.n_pairs; j++)
-        if (a.to[j] == blockIdx.y)
-            sum += a.x[(size_t)a.from[j] * a.n + i];
-    a.table[(size_t)blockIdx.y * a.n + i] = sum;
+    y = a.table + (size_t)a.to[blockIdx.x] * a.n + i;
+    sum = *y;
+    for (uint32_t j = a.starts[blockIdx.x]; j < a.starts[blockIdx.x + 1]; j++)
+        sum += a.x[(size_t)a.from[j] * a.n + i];
+    *y = sum;
 }
 
-int k_give(void *stream, const struct tensors_give *a)
+int k_give(void *stream, const struct k_give *a)
 {
-    dim3 grid((a->n + THREADS - 1) / THREADS, a->n_table);
+    dim3 grid(a->n_rows, (a->n + THREADS - 1) / THREADS);
 
-    return a->n_pairs && a->n_table ? launch(grid, THREADS, 0, stream, give, *a) : 0;
+    return a->n_rows && a->n ? launch(grid, THREADS, 0, stream, give, *a) : 0;
 }

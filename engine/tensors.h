@@ -21,7 +21,7 @@
 #include "base/why.h"
 #include "engine/tensors_work.h"
 
-#define TENSORS_ABI   1u
+#define TENSORS_ABI   2u
 #define TENSORS_ENTRY "gistd_tensors" /* of a library: a function that returns its table */
 
 struct tensors_attn;
@@ -55,6 +55,7 @@ struct tensors_ops {
                 uint32_t n); /* x (n) */
     void (*norm)(struct tensors *t, const struct tensors_norm *a);
     void (*norm_back)(struct tensors *t, const struct tensors_norm_back *a);
+    void (*sum_rows)(struct tensors *t, const struct tensors_sum *a); /* before norm_back */
     /* y (n_rows, n) = silu(g) u, gu (n_rows, 2 n); back: gu becomes the derivative by it. Typed. */
     void (*swiglu)(struct tensors *t, enum tensors_type type, void *y, const void *gu,
                    uint32_t n_rows, uint32_t n);

@@ -57,13 +57,25 @@ struct tensors_norm_back {
     float *dy, *dx;
 };
 
-/* y[i] = table[index[i]], or += with add; SIGHT_NO_ROW leaves a row as it is. index: host. */
+/* y (n) += the sum of by[i] d[i] x[rows[i]], value by value, over all rows i: the derivative by a
+ * norm's weight, or without x by a bias. by, x: NULL: 1. ld: from a row of d to the next; 0: n.
+ * rows, host: of x; NULL: 0, 1, ... */
+struct tensors_sum {
+    const float *d, *by, *x;
+    const uint32_t *rows;
+    uint32_t n_rows, n, ld;
+    float *y;
+};
+
+/* y[i] = table[index[i]], or += with add; SIGHT_NO_ROW leaves a row as it is. index: host. ld,
+ * ld_y: values from a row to the next; 0: n. */
 struct tensors_take {
     const float *table;
     const uint32_t *index;
     uint32_t n_rows, n;
     bool add;
     float *y;
+    uint32_t ld, ld_y;
 };
 
 /* table[to[i]] += x[from[i]] for i = 0, 1, ...; to < n_table. to, from: host. */

@@ -1,8 +1,8 @@
 /* tests/test_cuda_train.c - would catch: an operation of a training step on the GPU that is not
- * what its formula gives in double precision (casts, norms, gates, tables, products, losses, the
- * largest ids, AdamW); one that reads past an end or what nobody wrote; host memory that is still
- * read when it is the caller's again; a sum that depends on the order of blocks: everything is
- * computed in both orders, and bits compared.
+ * what its formula gives in double precision (casts, norms, sums, gates, tables, products, losses,
+ * the largest ids, AdamW); one that reads past an end or what nobody wrote; host memory that is
+ * still read when it is the caller's again; a sum that depends on the order of blocks: everything
+ * is computed in both orders, and bits compared.
  *
  * f32 within 2e-5 of what is largest, bf16 within 2 % of it. A whole step on a device is held to
  * the trainer's references by tests/test_train_step.c. */
@@ -58,7 +58,7 @@ static void host_memory(void **state)
     for (size_t i = 0; i < ROWS * COLS; i++)
         table[i] = (float)i;
     on_table = to_device(table, ROWS * COLS);
-    ops->take(on, &(struct tensors_take){ on_table, index, ROWS, COLS, false, y });
+    ops->take(on, &(struct tensors_take){ on_table, index, ROWS, COLS, false, y, 0, 0 });
     memset(index, 0, sizeof(index));
     got = from_device(TENSORS_F32, y, ROWS * COLS);
     for (unsigned i = 0; i < COLS; i++) {
@@ -163,6 +163,105 @@ static void gates(void **state)
     gate_of(TENSORS_BF16, 2, 33);
 }
 
+/* Of more rows than there are pieces, with and without each of what may be missing. */
+static void sum_of(uint32_t rows, uint32_t n, bool listed, bool by, bool x)
+{
+    const uint32_t ld = n + 5, all = rows + 3;
+    float *d = randoms(TENSORS_F32, (size_t)rows * ld, 1), *r = randoms(TENSORS_F32, rows, 1),
+          *xs = randoms(TENSORS_F32, (size_t)all * n, 2), *y = randoms(TENSORS_F32, n, 1),
+          *on_d = to_device(d, (size_t)rows * ld), *on_r = to_device(r, rows),
+          *on_x = to_device(xs, (size_t)all * n);
+    uint32_t *list = malloc(rows * sizeof(*list));
+    double *want = doubles(n);
+    struct tensors_sum a = { on_d, by ? on_r : NULL, x ? on_x : NULL, listed ? list : NULL, rows, n,
+                             ld,   to_device(y, n) };
+
+    for (uint32_t i = 0; i < rows; i++)
+        list[i] = (i * 7 + 3) % all;
+    for (uint32_t j = 0; j < n; j++) {
+        want[j] = y[j];
+        for (uint32_t i = 0; i < rows; i++)
+            want[j] += (double)d[i * ld + j] * (by ? r[i] : 1) *
+                       (x ? xs[(size_t)(listed ? list[i] : i) * n + j] : 1);
+    }
+    ops->sum_rows(on, &a);
+    memset(list, 0, rows * sizeof(*list)); /* the caller's again */
+    check("sum of rows", TENSORS_F32, a.y, want, n);
+    ops->free(on, on_d);
+    ops->free(on, on_r);
+    ops->free(on, on_x);
+    free(d);
+    free(r);
+    free(xs);
+    free(y);
+    free(list);
+    free(want);
+}
+
+static void sums(void **state)
+{
+    (void)state;
+    sum_of(1, 7, false, false, false);
+    sum_of(5, 260, false, true, false);
+    sum_of(9, 33, false, true, true);
+    sum_of(150, 40, true, true, true); /* more rows than pieces */
+}
+
+/* Columns of wider rows. */
+static void wide_tables(void **state)
+{
+    enum { N = 33, LD = 40, LD_Y = 50, ROWS = 3, TABLE = 4 };
+    static const uint32_t index[ROWS] = { 3, SIGHT_NO_ROW, 1 };
+    float *t = randoms(TENSORS_F32, TABLE * LD, 1), *y = randoms(TENSORS_F32, ROWS * LD_Y, 1),
+          *on_t = to_device(t, TABLE * LD), *on_y = to_device(y, ROWS * LD_Y);
+    double *want = doubles(ROWS * LD_Y);
+
+    (void)state;
+    for (uint32_t i = 0; i < ROWS * LD_Y; i++)
+        want[i] = y[i];
+    for (uint32_t i = 0; i < ROWS; i++)
+        for (uint32_t j = 0; j < N && index[i] != SIGHT_NO_ROW; j++)
+            want[i * LD_Y + 2 + j] += t[index[i] * LD + 7 + j];
+    ops->take(on, &(struct tensors_take){ on_t + 7, index, ROWS, N, true, on_y + 2, LD, LD_Y });
+    check("columns", TENSORS_F32, on_y, want, ROWS * LD_Y);
+    ops->free(on, on_t);
+    free(t);
+    free(y);
+    free(want);
+}
+
+/* Long tables of which few rows are given to, some of them often. */
+static void gives(void **state)
+{
+    enum { N = 9, TABLE = 70000, ROWS = 300 };
+    uint32_t to[ROWS], from[ROWS];
+    float *x = randoms(TENSORS_F32, ROWS * N, 1), *t = randoms(TENSORS_F32, TABLE * N, 1),
+          *on_x = to_device(x, ROWS * N);
+    double *want = doubles((size_t)TABLE * N);
+    struct tensors_give a = { on_x, to, from, ROWS, TABLE, N, to_device(t, (size_t)TABLE * N) };
+
+    (void)state;
+    for (uint32_t i = 0; i < TABLE * N; i++)
+        want[i] = t[i];
+    for (uint32_t i = 0; i < ROWS; i++) {
+        to[i] = i % 3 ? (i * 2654435761u) % TABLE : TABLE - 1;
+        from[i] = ROWS - 1 - i;
+        for (uint32_t j = 0; j < N; j++)
+            want[(size_t)to[i] * N + j] += x[from[i] * N + j];
+    }
+    ops->give(on, &a);
+    memset(to, 0, sizeof(to));
+    memset(from, 0, sizeof(from));
+    check("give to a long table", TENSORS_F32, a.table, want, (size_t)TABLE * N);
+    a.n_pairs = 0;
+    ops->give(on, &a);
+    assert_int_equal(ops->error(on), 0);
+    ops->free(on, on_x);
+    free(x);
+    free(t);
+    free(want);
+}
+
 static void tables(void **state)
 {
     enum { N = 261, ROWS = 4, TABLE = 3, PAIRS = 5 };
@@ -173,7 +272,7 @@ static void tables(void **state)
           *on_z = to_device(y, ROWS * N), *bias = to_device(t, N), *on_b = to_device(y, ROWS * N);
     double *set = doubles(ROWS * N), *added = doubles(ROWS * N), *given = doubles(TABLE * N),
            *biased = doubles(ROWS * N);
-    struct tensors_take a = { on_t, index, ROWS, N, false, on_y };
+    struct tensors_take a = { on_t, index, ROWS, N, false, on_y, 0, 0 };
     struct tensors_give g = { NULL, to, from, PAIRS, TABLE, N, NULL };
 
     (void)state;
@@ -497,6 +596,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(casts),      cmocka_unit_test(norms),       cmocka_unit_test(gates),
+        cmocka_unit_test(sums),       cmocka_unit_test(wide_tables), cmocka_unit_test(gives),
         cmocka_unit_test(tables),     cmocka_unit_test(products),    cmocka_unit_test(losses),
         cmocka_unit_test(bad_logits), cmocka_unit_test(largest),     cmocka_unit_test(parameters),
         cmocka_unit_test(low_ranks),  cmocka_unit_test(host_memory),

@@ -173,8 +173,12 @@ for bytes in 2000000 8000000; do
         --corpus train.corpus --sequence 128 --ratios 8 --batch 1 --device cuda-shim
     says 'device cuda-shim has no room for this'
 done
-code 'what devices lack' 1 device --device cuda-shim --loss-ae 1
-says 'device cuda-shim has no loss-ae yet'
+code 'a device rebuilds' 0 device --loss-ae 0.5 --device cuda-shim --log device-ae.jsonl --heldout heldout.corpus
+code 'the CPU rebuilds' 0 device --loss-ae 0.5 --log cpu-ae.jsonl
+check 'the same' python3 device.py device-ae.jsonl cpu-ae.jsonl
+check 'and measures it' grep -q '"rebuilt"' device-ae.jsonl
+code 'what devices lack' 1 device --device cuda-shim --train-base yes
+says 'device cuda-shim has no train-base yet'
 code 'no such device' 2 device --device abacus
 says 'option device: found abacus, allowed: cpu, cuda:0'
 

@@ -111,8 +111,6 @@ static int check_files(const struct recipe *c, struct why *why)
 
 const char *run_lacks(const struct recipe *c, const struct ranks *ranks)
 {
-    if (c->loss_ae > 0)
-        return "loss-ae";
     if (c->train_base)
         return "train-base";
     return ranks->n > 1 ? "several processes" : NULL;

@@ -22,10 +22,9 @@ struct step {
     float *logp, *other;   /* (n_tokens) */
     uint32_t *teacher_ids; /* (n_tokens, distill_top) */
     float *teacher_p;
-    struct ae *ae; /* NULL: not wanted */
-    uint32_t *gists;
-    float *dkv;
-    float *dx; /* (max_rows, n_embd) */
+    struct ae *ae;   /* NULL: not wanted */
+    uint32_t *gists; /* that are rebuilt */
+    float *dx;       /* (max_rows, n_embd) */
 };
 
 static struct layout_shape shape_of(const struct step *s, enum layout_kind kind, uint32_t ratio)
@@ -88,12 +87,10 @@ static int open_ae(struct step *s)
     const struct gists_shape *g = &s->gist->shape;
     struct ae_shape shape = { .n_ratios = g->n_ratios, .max_tokens = s->n_tokens, .seed = g->seed };
     uint32_t n_gists = s->max_rows - s->n_tokens;
-    const struct base *b = s->gist->b;
 
     memcpy(shape.ratios, g->ratios, sizeof(shape.ratios));
     s->gists = malloc(n_gists * sizeof(*s->gists));
-    s->dkv = malloc((size_t)b->m->n_layer * n_gists * 2 * b->n_kv * sizeof(float));
-    return s->gists && s->dkv ? ae_open(b, &s->gist->params, &shape, &s->ae) : -ENOMEM;
+    return s->gists ? ae_open(s->gist->b, &s->gist->params, &shape, &s->ae) : -ENOMEM;
 }
 
 int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const struct step_rule *rule,
@@ -116,7 +113,7 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
     if (r == 0)
         r = take_buffers(s);
     if (r == 0 && rule->ae > 0)
-        r = g->b->on->ops->host ? open_ae(s) : -ENOTSUP;
+        r = open_ae(s);
     if (r < 0) {
         step_close(s);
         return r;
@@ -136,7 +133,6 @@ void step_close(struct step *s)
     layout_fini(&s->alone);
     ae_close(s->ae);
     free(s->gists);
-    free(s->dkv);
     head_close(s->head);
     net_close(s->net);
     free(s->rows);
@@ -269,14 +265,12 @@ static uint32_t draw_gists(struct step *s, const struct layout *l, double share,
 }
 
 static int learn_to_rebuild(struct step *s, const struct layout *l, const uint32_t *ids,
-                            uint64_t index, float scale, struct step_loss *ret)
+                            uint64_t index, float scale, struct net_more *ret_more, double *ret)
 {
-    const struct base *b = s->gist->b;
     struct ae_job job = { s->net, l, ids, s->gists, 0, (float)(scale * s->rule.ae) };
 
     job.n = draw_gists(s, l, s->rule.ae_share, index);
-    memset(s->dkv, 0, (size_t)b->m->n_layer * l->n_gists * 2 * b->n_kv * sizeof(float));
-    return ae_run(s->ae, s->head, &job, s->dkv, &ret->ae, NULL);
+    return ae_run(s->ae, s->head, &job, ret_more, ret, NULL);
 }
 
 int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio,
@@ -284,6 +278,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 {
     const struct layout *l = layout_of(s, LAYOUT_GISTS, ratio);
     struct head_loss loss;
+    struct net_more more;
     const float *x;
     uint32_t n;
     int r = 0;
@@ -307,13 +302,13 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
                                (size_t)l->n_rows * s->gist->b->m->n_embd * sizeof(float));
     r = head_run(s->head, x, s->rows, n, s->rule.distill_top, NULL, s->dx, &loss);
     if (r == 0 && s->ae)
-        r = learn_to_rebuild(s, l, ids, index, scale, ret);
+        r = learn_to_rebuild(s, l, ids, index, scale, &more, &ret->ae);
     if (r < 0)
         return r;
     ret->lm = s->rule.lm > 0 ? loss.targets / scale / s->rule.lm : 0;
     ret->distill = s->rule.distill > 0 ? loss.teacher / scale / s->rule.distill : 0;
     ret->all = (loss.targets + loss.teacher) / scale + s->rule.ae * ret->ae;
-    return net_back(s->net, &s->gist->net, l, ids, s->dx, s->ae ? s->dkv : NULL);
+    return net_back(s->net, &s->gist->net, l, ids, s->dx, s->ae ? &more : NULL);
 }
 
 int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,

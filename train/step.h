@@ -7,7 +7,6 @@
  * Threads    all of OpenMP's; one call at a time.
  * Ownership  borrows base and gist; owns net, head, layouts and buffers.
  * Errors     -ENOMEM, -EIO (engine/tensors.h), -EINVAL (a shape that train/net/layout.h refuses).
- *            step_open: -ENOTSUP (ae, where the base is a device's).
  */
 #ifndef TRAIN_STEP_H
 #define TRAIN_STEP_H

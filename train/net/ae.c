@@ -1,18 +1,12 @@
 #include "train/net/ae.h"
 
 #include "base/draw.h"
-#include "train/net/gemm.h"
-#include "train/net/tensors_cpu.h"
-#include "train/net/vec.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define ALIGN        64u
-#define HEAD_DIM_MAX 512u
 
 enum part { NORM, Q, K, V, BQ, BK, BV, O, FFN_NORM, GATE, UP, DOWN, SLOT_K, SLOT_V, EMBD, PART__N };
 
@@ -38,31 +32,39 @@ struct matrix {
 
 struct ae {
     const struct base *b;
+    struct tensors *on;
+    const struct tensors_ops *ops; /* on's */
     struct optim *params;
     struct ae_shape shape;
     int at[PART__N]; /* index among params; -1: the base has no such bias */
     struct matrix mat[PART__N];
     void *typed[PART__N]; /* copies for products; NULL: not a matrix */
     uint32_t n_slot;      /* width of g */
-    /* (max_tokens) rows */
-    float *h0, *h1, *h2, *dx, *dn, *qkv, *dqkv, *p, *r0, *r1, *dff32, *datt32, *gate, *up;
-    void *y0, *y1, *att, *datt, *ff, *dff, *t_embd, *t_qkv;
+    uint32_t max_gists, max_rows;
+    struct tensors_attn *attn;
+    /* (max_rows), for each gist its slot and then the r tokens that it rebuilds; f32, f32, typed. A
+     * slot's input is 0, and so are derivatives by its output: what layers make of it is of no use,
+     * and changes no gradient. */
+    float *h0, *h1, *h2, *dx, *dn, *qkv, *dqkv, *lse, *r0, *r1;
+    float *counts; /* 1 for tokens, 0 for slots */
+    void *y0, *y1, *att, *datt, *gate_up, *ff, *t_embd, *t_qkv;
+    float *bias; /* (n_qkv); NULL: there is none */
+    /* (max_gists): typed, f32. dg: g as it comes, then derivatives by it. */
+    void *g;
+    float *dg;
+    /* The host's. */
     struct head_row *rows;
-    /* (max_tokens / least ratio) rows */
-    void *g, *t_slot;
-    float *slot, *dslot, *dg;
+    uint32_t *to, *from;
+    float *ones;
+    struct sight_row *sight;
+    struct sight_segment *segments;
 };
 
 /* --- open ------------------------------------------------------------------------------------- */
 
-static float *value(const struct ae *a, enum part p)
+static struct optim_tensor *param(const struct ae *a, enum part p)
 {
-    return a->at[p] < 0 ? NULL : a->params->t[a->at[p]].p;
-}
-
-static float *gradient(const struct ae *a, enum part p)
-{
-    return a->at[p] < 0 ? NULL : a->params->t[a->at[p]].g;
+    return &a->params->t[a->at[p]];
 }
 
 static bool is_matrix(enum part p)
@@ -105,8 +107,8 @@ static void init_slots(struct ae *a)
     uint32_t n = a->b->n_kv, last = 2 * (a->b->m->n_layer - 1) * n;
 
     for (uint32_t i = 0; i < n; i++) {
-        value(a, SLOT_K)[(size_t)i * a->n_slot + last + i] = 1;
-        value(a, SLOT_V)[(size_t)i * a->n_slot + last + n + i] = 1;
+        param(a, SLOT_K)->p[(size_t)i * a->n_slot + last + i] = 1;
+        param(a, SLOT_V)->p[(size_t)i * a->n_slot + last + n + i] = 1;
     }
 }
 
@@ -122,23 +124,23 @@ static void init_values(struct ae *a)
         [NORM] = l->attn_norm, [FFN_NORM] = l->ffn_norm, [BQ] = l->bq, [BK] = l->bk, [BV] = l->bv
     };
     size_t n = (size_t)m->n_vocab * m->n_embd;
-    float std = (float)sqrt(vec_sum_squares(a->b->embd, n) / (double)n);
+    float std = (float)sqrt(a->ops->sum_squares(a->on, a->b->embd, n) / (double)n);
     uint64_t state = a->shape.seed;
 
     for (enum part p = 0; p < PART__N; p++) {
         if (w[p])
-            base_weight(w[p], value(a, p));
+            base_weight(w[p], param(a, p)->p);
         else if (v[p])
-            memcpy(value(a, p), v[p], a->mat[p].n_in * sizeof(float));
+            memcpy(param(a, p)->p, v[p], a->mat[p].n_in * sizeof(float));
     }
     init_slots(a);
     for (size_t i = 0; i < (size_t)a->shape.n_ratios * m->n_embd; i++)
-        value(a, EMBD)[i] = normal(&state) * std;
+        param(a, EMBD)->p[i] = normal(&state) * std;
 }
 
-static bool take(void *ret_pointer, size_t rows, size_t cols, size_t size)
+static bool take(struct ae *a, void *ret_pointer, size_t rows, size_t cols, size_t size)
 {
-    void *p = aligned_alloc(ALIGN, (rows * cols * size + ALIGN - 1) / ALIGN * ALIGN);
+    void *p = a->ops->alloc(a->on, rows * cols * size);
 
     memcpy(ret_pointer, &p, sizeof(p));
     return p;
@@ -147,35 +149,33 @@ static bool take(void *ret_pointer, size_t rows, size_t cols, size_t size)
 static bool take_rows(struct ae *a)
 {
     const struct base *b = a->b;
-    size_t n = a->shape.max_tokens, f = sizeof(float), t = tensors_size(b->type), e = b->m->n_embd,
+    size_t n = a->max_rows, f = sizeof(float), t = tensors_size(b->type), e = b->m->n_embd,
            ff = b->m->n_ff;
-    uint32_t most = 0;
 
-    for (uint32_t i = 0; i < a->shape.n_ratios; i++)
-        most = a->shape.ratios[i] > most ? a->shape.ratios[i] : most;
-    return take(&a->h0, n, e, f) && take(&a->h1, n, e, f) && take(&a->h2, n, e, f) &&
-           take(&a->dx, n, e, f) && take(&a->dn, n, e, f) && take(&a->qkv, n, b->n_qkv, f) &&
-           take(&a->dqkv, n, b->n_qkv, f) && take(&a->p, n * b->m->n_head, most + 1, f) &&
-           take(&a->r0, n, 1, f) && take(&a->r1, n, 1, f) && take(&a->dff32, n, ff, f) &&
-           take(&a->datt32, n, b->n_q, f) && take(&a->y0, n, e, t) && take(&a->y1, n, e, t) &&
-           take(&a->att, n, b->n_q, t) && take(&a->datt, n, b->n_q, t) &&
-           take(&a->gate, n, ff, f) && take(&a->up, n, ff, f) && take(&a->ff, n, ff, t) &&
-           take(&a->dff, n, ff, t) && take(&a->t_embd, n, e, t) &&
-           take(&a->t_qkv, n, b->n_qkv, t) && take(&a->rows, n, 1, sizeof(*a->rows));
+    return take(a, &a->h0, n, e, f) && take(a, &a->h1, n, e, f) && take(a, &a->h2, n, e, f) &&
+           take(a, &a->dx, n, e, f) && take(a, &a->dn, n, e, f) &&
+           take(a, &a->qkv, n, b->n_qkv, f) && take(a, &a->dqkv, n, b->n_qkv, f) &&
+           take(a, &a->lse, n, b->m->n_head, f) && take(a, &a->r0, n, 1, f) &&
+           take(a, &a->r1, n, 1, f) && take(a, &a->counts, n, 1, f) && take(a, &a->y0, n, e, t) &&
+           take(a, &a->y1, n, e, t) && take(a, &a->att, n, b->n_q, t) &&
+           take(a, &a->datt, n, b->n_q, t) && take(a, &a->gate_up, n, 2 * ff, t) &&
+           take(a, &a->ff, n, ff, t) && take(a, &a->t_embd, n, e, t) &&
+           take(a, &a->t_qkv, n, b->n_qkv, t) && take(a, &a->g, a->max_gists, a->n_slot, t) &&
+           take(a, &a->dg, a->max_gists, a->n_slot, f) &&
+           (a->at[BQ] < 0 || take(a, &a->bias, 1, b->n_qkv, f));
 }
 
-static bool take_slots(struct ae *a)
+static bool take_lists(struct ae *a)
 {
-    const struct base *b = a->b;
-    size_t least = UINT32_MAX, n, t = tensors_size(b->type);
+    size_t n = a->max_rows;
 
-    for (uint32_t i = 0; i < a->shape.n_ratios; i++)
-        least = a->shape.ratios[i] < least ? a->shape.ratios[i] : least;
-    n = a->shape.max_tokens / least + 1;
-    return take(&a->g, n, a->n_slot, t) && take(&a->t_slot, n, 2 * (size_t)b->n_kv, t) &&
-           take(&a->slot, n, 2 * (size_t)b->n_kv, sizeof(float)) &&
-           take(&a->dslot, n, 2 * (size_t)b->n_kv, sizeof(float)) &&
-           take(&a->dg, n, a->n_slot, sizeof(float));
+    a->rows = malloc(a->shape.max_tokens * sizeof(*a->rows));
+    a->to = malloc(n * sizeof(*a->to));
+    a->from = malloc(n * sizeof(*a->from));
+    a->ones = malloc(n * sizeof(*a->ones));
+    a->sight = malloc(n * sizeof(*a->sight));
+    a->segments = malloc(a->max_gists * sizeof(*a->segments));
+    return a->rows && a->to && a->from && a->ones && a->sight && a->segments;
 }
 
 static int add_params(struct ae *a)
@@ -189,35 +189,60 @@ static int add_params(struct ae *a)
         a->at[p] = optim_add(a->params, names[p], n, true);
         if (a->at[p] < 0)
             return a->at[p];
-        if (is_matrix(p) && !take(&a->typed[p], 1, n, tensors_size(a->b->type)))
+        if (is_matrix(p) && !take(a, &a->typed[p], 1, n, tensors_size(a->b->type)))
             return -ENOMEM;
     }
     return 0;
+}
+
+static int open_attn(struct ae *a, uint32_t max_ratio)
+{
+    struct tensors_heads heads = base_heads(a->b);
+
+    heads.block = max_ratio + 1;
+    return a->ops->attn_open(a->on, &heads, &a->attn);
+}
+
+static int open_all(struct ae *a)
+{
+    uint32_t least = UINT32_MAX, most = 0;
+    int r;
+
+    for (uint32_t i = 0; i < a->shape.n_ratios; i++) {
+        least = a->shape.ratios[i] < least ? a->shape.ratios[i] : least;
+        most = a->shape.ratios[i] > most ? a->shape.ratios[i] : most;
+    }
+    a->n_slot = a->b->m->n_layer * 2 * a->b->n_kv;
+    a->max_gists = a->shape.max_tokens / least + 1;
+    a->max_rows = a->shape.max_tokens + a->max_gists;
+    set_shapes(a);
+    r = add_params(a);
+    if (r == 0 && (!take_rows(a) || !take_lists(a)))
+        r = -ENOMEM;
+    return r < 0 ? r : open_attn(a, most);
 }
 
 int ae_open(const struct base *b, struct optim *params, const struct ae_shape *shape,
             struct ae **ret)
 {
     struct ae *a = calloc(1, sizeof(*a));
+    uint32_t first = params->n;
     int r;
 
-    if (!a || b->m->head_dim > HEAD_DIM_MAX) {
-        free(a);
-        return a ? -E2BIG : -ENOMEM;
-    }
+    if (!a)
+        return -ENOMEM;
     a->b = b;
+    a->on = b->on;
+    a->ops = b->on->ops;
     a->params = params;
     a->shape = *shape;
-    a->n_slot = b->m->n_layer * 2 * b->n_kv;
-    set_shapes(a);
-    r = add_params(a);
-    if (r == 0 && (!take_rows(a) || !take_slots(a)))
-        r = -ENOMEM;
+    r = open_all(a);
     if (r < 0) {
         ae_close(a);
         return r;
     }
     init_values(a);
+    optim_put(params, first);
     ae_refresh(a);
     *ret = a;
     return 0;
@@ -227,31 +252,50 @@ void ae_close(struct ae *a)
 {
     if (!a)
         return;
-    void *all[] = { a->h0,    a->h1,   a->h2,   a->dx,     a->dn,     a->qkv,   a->dqkv,
-                    a->p,     a->r0,   a->r1,   a->dff32,  a->datt32, a->y0,    a->y1,
-                    a->att,   a->datt, a->gate, a->up,     a->ff,     a->dff,   a->t_embd,
-                    a->t_qkv, a->rows, a->g,    a->t_slot, a->slot,   a->dslot, a->dg };
+    void *all[] = { a->h0, a->h1,     a->h2,     a->dx, a->dn, a->qkv, a->dqkv, a->lse,
+                    a->r0, a->r1,     a->counts, a->y0, a->y1, a->att, a->datt, a->gate_up,
+                    a->ff, a->t_embd, a->t_qkv,  a->g,  a->dg, a->bias };
 
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
-        free(all[i]);
+        if (all[i])
+            a->ops->free(a->on, all[i]);
     for (enum part p = 0; p < PART__N; p++)
-        free(a->typed[p]);
+        if (a->typed[p])
+            a->ops->free(a->on, a->typed[p]);
+    if (a->attn)
+        a->ops->attn_close(a->attn);
+    free(a->rows);
+    free(a->to);
+    free(a->from);
+    free(a->ones);
+    free(a->sight);
+    free(a->segments);
     free(a);
+}
+
+/* Where part p of the biases begins among those of qkv, and its length. */
+static uint32_t bias_at(const struct ae *a, enum part p)
+{
+    return p == BQ ? 0 : p == BK ? a->b->n_q : a->b->n_q + a->b->n_kv;
 }
 
 void ae_refresh(struct ae *a)
 {
     for (enum part p = 0; p < PART__N; p++)
         if (a->typed[p])
-            vec_put(a->b->type, a->typed[p], value(a, p), (size_t)a->mat[p].n_out * a->mat[p].n_in);
+            a->ops->narrow(a->on, a->b->type, a->typed[p], param(a, p)->p_on, param(a, p)->n);
+    for (enum part p = BQ; a->bias && p <= BV; p++)
+        a->ops->copy(a->on, a->bias + bias_at(a, p), param(a, p)->p_on,
+                     param(a, p)->n * sizeof(float));
 }
 
 /* --- products --------------------------------------------------------------------------------- */
 
-static struct tensors_mat typed(const struct ae *a, const void *p, size_t off, uint32_t ld, bool t)
+/* From column `col` of rows ld wide. */
+static struct tensors_mat typed(const struct ae *a, const void *p, size_t col, uint32_t ld)
 {
-    return (struct tensors_mat){ (const uint8_t *)p + off * tensors_size(a->b->type), ld,
-                                 a->b->type, t };
+    return (struct tensors_mat){ (const uint8_t *)p + col * tensors_size(a->b->type), ld,
+                                 a->b->type, false };
 }
 
 static struct tensors_mat floats(const float *p, uint32_t ld)
@@ -259,42 +303,54 @@ static struct tensors_mat floats(const float *p, uint32_t ld)
     return (struct tensors_mat){ p, ld, TENSORS_F32, false };
 }
 
-/* y (n, ld) = x W^T, x typed and as wide as W */
-static void forward(const struct ae *a, struct gemm *g, enum part p, uint32_t n, const void *x,
-                    float *y, uint32_t ld, bool add)
+static struct tensors_mat turned(struct tensors_mat m)
 {
-    struct matrix w = a->mat[p];
-
-    gemm_run(g, n, w.n_out, w.n_in, typed(a, x, 0, w.n_in, false),
-             typed(a, a->typed[p], 0, w.n_in, true), floats(y, ld), add);
+    m.t = true;
+    return m;
 }
 
-/* dy typed, from column `col` of rows ld wide: dW += dy^T x, dx (+)= dy W. dx may be NULL. */
-static void back(const struct ae *a, struct gemm *g, enum part p, uint32_t n, const void *dy,
-                 uint32_t col, uint32_t ld, const void *x, float *dx, bool add)
+static void multiply(const struct ae *a, uint32_t m, uint32_t n, uint32_t k, struct tensors_mat x,
+                     struct tensors_mat y, struct tensors_mat z, bool add)
+{
+    struct tensors_product p = { m, n, k, x, y, z, add };
+
+    a->ops->product(a->on, &p);
+}
+
+/* y (n) (+)= x W^T, x typed and as wide as W */
+static void forward(const struct ae *a, enum part p, uint32_t n, const void *x,
+                    struct tensors_mat y, bool add)
 {
     struct matrix w = a->mat[p];
 
-    gemm_run(g, w.n_out, w.n_in, n, typed(a, dy, col, ld, true), typed(a, x, 0, w.n_in, false),
-             floats(gradient(a, p), w.n_in), true);
-    if (dx)
-        gemm_run(g, n, w.n_in, w.n_out, typed(a, dy, col, ld, false),
-                 typed(a, a->typed[p], 0, w.n_in, false), floats(dx, w.n_in), add);
+    multiply(a, n, w.n_out, w.n_in, typed(a, x, 0, w.n_in),
+             turned(typed(a, a->typed[p], 0, w.n_in)), y, add);
+}
+
+/* dy typed: dW += dy^T x, then dx (+)= dy W, which may be where x was. */
+static void back(const struct ae *a, enum part p, uint32_t n, struct tensors_mat dy, const void *x,
+                 struct tensors_mat dx, bool add)
+{
+    struct matrix w = a->mat[p];
+
+    multiply(a, w.n_out, w.n_in, n, turned(dy), typed(a, x, 0, w.n_in),
+             floats(param(a, p)->g, w.n_in), true);
+    multiply(a, n, w.n_in, w.n_out, dy, typed(a, a->typed[p], 0, w.n_in), dx, add);
 }
 
 static void norm_rows(const struct ae *a, enum part p, uint32_t n, const float *x, float *ret_r,
                       void *ret_y)
 {
-    uint32_t n_embd = a->b->m->n_embd;
+    struct tensors_norm norm = { .x = x,
+                                 .w = param(a, p)->p_on,
+                                 .n_rows = n,
+                                 .n = a->b->m->n_embd,
+                                 .eps = a->b->m->rms_eps,
+                                 .y = ret_y,
+                                 .type = a->b->type,
+                                 .r = ret_r };
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = 0; i < n; i++) {
-        float *y = a->dn + (size_t)i * n_embd;
-
-        ret_r[i] = vec_norm(y, x + (size_t)i * n_embd, value(a, p), a->b->m->rms_eps, n_embd);
-        vec_put(a->b->type, (uint8_t *)ret_y + (size_t)i * n_embd * tensors_size(a->b->type), y,
-                n_embd);
-    }
+    a->ops->norm(a->on, &norm);
 }
 
 /* dn holds derivatives by the normed rows; dx gets those by x, the weight's gradient is added to.
@@ -303,125 +359,26 @@ static void norm_rows_back(const struct ae *a, enum part p, uint32_t n, const fl
                            const float *r)
 {
     uint32_t n_embd = a->b->m->n_embd;
-    float *dw = gradient(a, p);
+    struct tensors_sum weight = {
+        .d = a->dn, .by = r, .x = x, .n_rows = n, .n = n_embd, .y = param(a, p)->g
+    };
+    struct tensors_norm_back norm = {
+        .x = x, .w = param(a, p)->p_on, .r = r, .n_rows = n, .n = n_embd, .dy = a->dn, .dx = a->dx
+    };
 
-    for (uint32_t i = 0; i < n; i++) {
-        float *dy = a->dn + (size_t)i * n_embd;
-        const float *xi = x + (size_t)i * n_embd;
-
-        vec_norm_back_weight(dw, dy, xi, r[i], n_embd);
-        vec_norm_back(a->dx + (size_t)i * n_embd, dy, xi, value(a, p), r[i], n_embd);
-    }
-}
-
-/* --- attention: r tokens see the slot, and each other up to themselves ------------------------ */
-
-struct snippet {
-    const struct ae *a;
-    uint32_t j, r;
-};
-
-static float *row_of(const struct snippet *s, float *qkv, uint32_t i)
-{
-    return qkv + ((size_t)s->j * s->r + i) * s->a->b->n_qkv;
-}
-
-/* Key t of KV head h: the slot's, then the tokens'. part: 0 keys, 1 values. */
-static float *key_of(const struct snippet *s, float *qkv, float *slot, uint32_t t, uint32_t h,
-                     uint32_t part)
-{
-    const struct base *b = s->a->b;
-    size_t off = (size_t)part * b->n_kv + h * b->m->head_dim;
-
-    return t == 0 ? slot + (size_t)s->j * 2 * b->n_kv + off : row_of(s, qkv, t - 1) + b->n_q + off;
-}
-
-static float *probabilities(const struct snippet *s, uint32_t i, uint32_t h)
-{
-    return s->a->p + (((size_t)s->j * s->r + i) * s->a->b->m->n_head + h) * (s->r + 1);
-}
-
-static void rotate(const struct snippet *s, float *qkv, bool back_again)
-{
-    const struct base *b = s->a->b;
-
-    for (uint32_t i = 0; i < s->r; i++)
-        for (uint32_t h = 0; h < b->m->n_head + b->m->n_head_kv; h++)
-            vec_rotate(row_of(s, qkv, i) + h * b->m->head_dim, base_angle(b, i + 1), b->m->head_dim,
-                       back_again);
-}
-
-static void attend(const struct snippet *s)
-{
-    const struct ae *a = s->a;
-    const struct base *b = a->b;
-    uint32_t hd = b->m->head_dim, group = b->m->n_head / b->m->n_head_kv;
-    float scale = 1.0f / sqrtf((float)hd);
-
-    rotate(s, a->qkv, false);
-    for (uint32_t i = 0; i < s->r; i++) {
-        float *out = a->dqkv + ((size_t)s->j * s->r + i) * b->n_qkv; /* free before the way back */
-
-        memset(out, 0, b->n_q * sizeof(float));
-        for (uint32_t h = 0; h < b->m->n_head; h++) {
-            float *p = probabilities(s, i, h), *q = row_of(s, a->qkv, i) + h * hd;
-
-            for (uint32_t t = 0; t < i + 2; t++)
-                p[t] = vec_dot(q, key_of(s, a->qkv, a->slot, t, h / group, 0), hd) * scale;
-            vec_scale(p, 1.0f / vec_exp(p, vec_max(p, i + 2), i + 2), i + 2);
-            for (uint32_t t = 0; t < i + 2; t++)
-                vec_add_scaled(out + h * hd, p[t], key_of(s, a->qkv, a->slot, t, h / group, 1), hd);
-        }
-        vec_put(b->type,
-                (uint8_t *)a->att + ((size_t)s->j * s->r + i) * b->n_q * tensors_size(b->type), out,
-                b->n_q);
-    }
-}
-
-/* One query: dout (hd) to the derivatives by its q, and by all keys and values it saw. */
-static void attend_back_head(const struct snippet *s, uint32_t i, uint32_t h, const float *dout)
-{
-    const struct ae *a = s->a;
-    const struct base *b = a->b;
-    uint32_t hd = b->m->head_dim, kv = h / (b->m->n_head / b->m->n_head_kv);
-    float scale = 1.0f / sqrtf((float)hd), *p = probabilities(s, i, h), all = 0;
-    float *q = row_of(s, a->qkv, i) + h * hd, *dq = row_of(s, a->dqkv, i) + h * hd;
-
-    for (uint32_t t = 0; t < i + 2; t++)
-        all += p[t] * vec_dot(dout, key_of(s, a->qkv, a->slot, t, kv, 1), hd);
-    for (uint32_t t = 0; t < i + 2; t++) {
-        float ds = p[t] * (vec_dot(dout, key_of(s, a->qkv, a->slot, t, kv, 1), hd) - all) * scale;
-
-        vec_add_scaled(key_of(s, a->dqkv, a->dslot, t, kv, 1), p[t], dout, hd);
-        vec_add_scaled(key_of(s, a->dqkv, a->dslot, t, kv, 0), ds, q, hd);
-        vec_add_scaled(dq, ds, key_of(s, a->qkv, a->slot, t, kv, 0), hd);
-    }
-}
-
-static void attend_back(const struct snippet *s)
-{
-    const struct ae *a = s->a;
-    const struct base *b = a->b;
-    uint32_t hd = b->m->head_dim;
-
-    memset(row_of(s, a->dqkv, 0), 0, (size_t)s->r * b->n_qkv * sizeof(float));
-    memset(a->dslot + (size_t)s->j * 2 * b->n_kv, 0, 2 * b->n_kv * sizeof(float));
-    for (uint32_t i = 0; i < s->r; i++)
-        for (uint32_t h = 0; h < b->m->n_head; h++) {
-            float dout[HEAD_DIM_MAX];
-
-            vec_get(b->type,
-                    (const uint8_t *)a->datt +
-                        (((size_t)s->j * s->r + i) * b->n_q + h * hd) * tensors_size(b->type),
-                    dout, hd);
-            attend_back_head(s, i, h, dout);
-        }
-    rotate(s, a->dqkv, true);
+    a->ops->sum_rows(a->on, &weight);
+    a->ops->norm_back(a->on, &norm);
 }
 
 /* --- one call --------------------------------------------------------------------------------- */
 
-/* The place in the text that row i of the decoder rebuilds. */
+/* The row of token i. */
+static uint32_t row_of(uint32_t r, uint32_t i)
+{
+    return i + i / r + 1;
+}
+
+/* The place in the text that token i of the decoder rebuilds. */
 static uint32_t place_of(const struct ae_job *job, uint32_t r, uint32_t i)
 {
     const struct layout_gist *gist = &job->l->gists[job->gists[i / r]];
@@ -429,188 +386,221 @@ static uint32_t place_of(const struct ae_job *job, uint32_t r, uint32_t i)
     return job->l->rows[gist->row].token + 1 - r + i % r;
 }
 
-/* h0, g and the targets. */
+static uint32_t index_of(const struct ae *a, uint32_t r)
+{
+    uint32_t k = 0;
+
+    while (k + 1 < a->shape.n_ratios && a->shape.ratios[k] != r)
+        k++;
+    return k;
+}
+
+/* y (n_rows, n_embd): rows of the table by a->from. */
+static void take_embd(const struct ae *a, const float *table, uint32_t n_rows)
+{
+    struct tensors_take t = {
+        .table = table, .index = a->from, .n_rows = n_rows, .n = a->b->m->n_embd, .y = a->h0
+    };
+
+    a->ops->take(a->on, &t);
+}
+
+static void load_inputs(const struct ae *a, const struct ae_job *job, uint32_t r)
+{
+    uint32_t rows = job->n * (r + 1), slot = r + 1;
+
+    a->ops->clear(a->on, a->h0, (size_t)rows * a->b->m->n_embd * sizeof(float));
+    for (uint32_t i = 0; i < rows; i++)
+        a->from[i] = i % slot < 2 ? SIGHT_NO_ROW
+                                  : job->ids[place_of(job, r, i / slot * r + i % slot - 1) - 1];
+    take_embd(a, a->b->embd, rows);
+    for (uint32_t i = 0; i < rows; i++)
+        a->from[i] = i % slot == 1 ? index_of(a, r) : SIGHT_NO_ROW;
+    take_embd(a, param(a, EMBD)->p_on, rows);
+}
+
+static void load_slots(const struct ae *a, const struct ae_job *job)
+{
+    const struct base *b = a->b;
+    uint32_t pair = 2 * b->n_kv;
+
+    for (uint32_t j = 0; j < job->n; j++)
+        a->from[j] = job->l->gists[job->gists[j]].kv;
+    for (uint32_t layer = 0; layer < b->m->n_layer; layer++) {
+        struct tensors_take t = { .table = net_qkv(job->net, layer) + b->n_q,
+                                  .ld = b->n_qkv,
+                                  .index = a->from,
+                                  .n_rows = job->n,
+                                  .n = pair,
+                                  .y = a->dg + (size_t)layer * pair,
+                                  .ld_y = a->n_slot };
+
+        a->ops->take(a->on, &t);
+    }
+    a->ops->narrow(a->on, b->type, a->g, a->dg, (size_t)job->n * a->n_slot);
+}
+
+/* A slot stands at 0, and its tokens see it and each other up to themselves. */
+static void see(const struct ae *a, uint32_t n, uint32_t r)
+{
+    uint32_t rows = n * (r + 1);
+    struct sight sight = { a->sight, NULL, a->segments, rows, 0, n, 0, r + 1 };
+
+    for (uint32_t i = 0; i < rows; i++) {
+        uint32_t pos = i % (r + 1);
+
+        a->sight[i] = (struct sight_row){ .pos = pos, .raw_end = pos + 1, .from = SIGHT_NO_ROW };
+        a->ones[i] = pos > 0;
+    }
+    for (uint32_t j = 0; j < n; j++)
+        a->segments[j] = (struct sight_segment){ .raw = j * (r + 1), .n_raw = r + 1 };
+    a->ops->attn_see(a->attn, &sight);
+    a->ops->put(a->on, a->counts, a->ones, rows * sizeof(*a->ones));
+}
+
 static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
-    const struct base *b = a->b;
-    uint32_t n_embd = b->m->n_embd;
-    size_t pair = 2 * (size_t)b->n_kv;
-
-    for (uint32_t i = 0; i < job->n * r; i++) {
-        uint32_t at = place_of(job, r, i);
-        const float *x = b->embd + (size_t)job->ids[i % r ? at - 1 : at] * n_embd;
-
-        if (i % r == 0)
-            for (uint32_t k = 0; k < a->shape.n_ratios; k++)
-                if (a->shape.ratios[k] == r)
-                    x = value(a, EMBD) + (size_t)k * n_embd;
-        memcpy(a->h0 + (size_t)i * n_embd, x, n_embd * sizeof(float));
-        a->rows[i] = (struct head_row){ .row = i,
-                                        .target = job->ids[at],
+    load_inputs(a, job, r);
+    load_slots(a, job);
+    see(a, job->n, r);
+    for (uint32_t i = 0; i < job->n * r; i++)
+        a->rows[i] = (struct head_row){ .row = row_of(r, i),
+                                        .target = job->ids[place_of(job, r, i)],
                                         .weight = job->scale / (float)(job->n * r) };
-    }
-    for (uint32_t layer = 0; layer < b->m->n_layer; layer++)
-        for (uint32_t j = 0; j < job->n; j++)
-            vec_put(b->type,
-                    (uint8_t *)a->g +
-                        ((size_t)j * a->n_slot + layer * pair) * tensors_size(b->type),
-                    net_qkv(job->net, layer) + (size_t)job->l->gists[job->gists[j]].kv * b->n_qkv +
-                        b->n_q,
-                    pair);
 }
 
-static void add_bias(const struct ae *a, uint32_t n)
+static void decode(const struct ae *a, uint32_t n, uint32_t r)
 {
     const struct base *b = a->b;
+    uint32_t rows = n * (r + 1), n_embd = b->m->n_embd, n_ff = b->m->n_ff,
+             slot_ld = (r + 1) * b->n_qkv;
+    float *k = a->qkv + b->n_q, *v = k + b->n_kv;
+    size_t x_len = (size_t)rows * n_embd * sizeof(float);
+    struct tensors_attend attend = { 0, n, a->qkv, a->att, a->lse };
 
-    for (uint32_t i = 0; a->at[BQ] >= 0 && i < n; i++) {
-        float *x = a->qkv + (size_t)i * b->n_qkv;
-
-        vec_add(x, value(a, BQ), b->n_q);
-        vec_add(x + b->n_q, value(a, BK), b->n_kv);
-        vec_add(x + b->n_q + b->n_kv, value(a, BV), b->n_kv);
-    }
-}
-
-static void decode(const struct ae *a, struct gemm *g, uint32_t n, uint32_t r)
-{
-    const struct base *b = a->b;
-    uint32_t rows = n * r, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
-
-    forward(a, g, SLOT_K, n, a->g, a->slot, 2 * b->n_kv, false);
-    forward(a, g, SLOT_V, n, a->g, a->slot + b->n_kv, 2 * b->n_kv, false);
     norm_rows(a, NORM, rows, a->h0, a->r0, a->y0);
-    forward(a, g, Q, rows, a->y0, a->qkv, b->n_qkv, false);
-    forward(a, g, K, rows, a->y0, a->qkv + b->n_q, b->n_qkv, false);
-    forward(a, g, V, rows, a->y0, a->qkv + b->n_q + b->n_kv, b->n_qkv, false);
-    add_bias(a, rows);
-#pragma omp parallel for schedule(static)
-    for (uint32_t j = 0; j < n; j++)
-        attend(&(struct snippet){ a, j, r });
-    memcpy(a->h1, a->h0, (size_t)rows * n_embd * sizeof(float));
-    forward(a, g, O, rows, a->att, a->h1, n_embd, true);
+    forward(a, Q, rows, a->y0, floats(a->qkv, b->n_qkv), false);
+    forward(a, K, rows, a->y0, floats(k, b->n_qkv), false);
+    forward(a, V, rows, a->y0, floats(v, b->n_qkv), false);
+    if (a->bias)
+        a->ops->add(a->on, a->qkv, a->bias, rows, b->n_qkv);
+    forward(a, SLOT_K, n, a->g, floats(k, slot_ld), false);
+    forward(a, SLOT_V, n, a->g, floats(v, slot_ld), false);
+    a->ops->attend(a->attn, &attend);
+    a->ops->copy(a->on, a->h1, a->h0, x_len);
+    forward(a, O, rows, a->att, floats(a->h1, n_embd), true);
     norm_rows(a, FFN_NORM, rows, a->h1, a->r1, a->y1);
-    forward(a, g, GATE, rows, a->y1, a->gate, n_ff, false);
-    forward(a, g, UP, rows, a->y1, a->up, n_ff, false);
-    memcpy(a->h2, a->h1, (size_t)rows * n_embd * sizeof(float));
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = 0; i < rows; i++) {
-        size_t at = (size_t)i * n_ff;
-
-        vec_swiglu(a->dff32 + at, a->gate + at, a->up + at, n_ff);
-        vec_put(b->type, (uint8_t *)a->ff + at * tensors_size(b->type), a->dff32 + at, n_ff);
-    }
-    forward(a, g, DOWN, rows, a->ff, a->h2, n_embd, true);
+    forward(a, GATE, rows, a->y1, typed(a, a->gate_up, 0, 2 * n_ff), false);
+    forward(a, UP, rows, a->y1, typed(a, a->gate_up, n_ff, 2 * n_ff), false);
+    a->ops->swiglu(a->on, b->type, a->ff, a->gate_up, rows, n_ff);
+    a->ops->copy(a->on, a->h2, a->h1, x_len);
+    forward(a, DOWN, rows, a->ff, floats(a->h2, n_embd), true);
 }
 
-static void back_ffn(const struct ae *a, struct gemm *g, uint32_t rows)
+static void back_ffn(const struct ae *a, uint32_t rows)
 {
     const struct base *b = a->b;
     uint32_t n_embd = b->m->n_embd, n_ff = b->m->n_ff;
-    size_t n = (size_t)rows * n_ff;
 
-    vec_put(b->type, a->t_embd, a->dx, (size_t)rows * n_embd);
-    back(a, g, DOWN, rows, a->t_embd, 0, n_embd, a->ff, a->dff32, false);
-    vec_swiglu_back(a->gate, a->up, a->dff32, n);
-    vec_put(b->type, a->dff, a->gate, n);
-    back(a, g, GATE, rows, a->dff, 0, n_ff, a->y1, a->dn, false);
-    vec_put(b->type, a->dff, a->up, n);
-    back(a, g, UP, rows, a->dff, 0, n_ff, a->y1, a->dn, true);
+    a->ops->narrow(a->on, b->type, a->t_embd, a->dx, (size_t)rows * n_embd);
+    back(a, DOWN, rows, typed(a, a->t_embd, 0, n_embd), a->ff, typed(a, a->ff, 0, n_ff), false);
+    a->ops->swiglu_back(a->on, b->type, a->gate_up, a->ff, rows, n_ff);
+    back(a, GATE, rows, typed(a, a->gate_up, 0, 2 * n_ff), a->y1, floats(a->dn, n_embd), false);
+    back(a, UP, rows, typed(a, a->gate_up, n_ff, 2 * n_ff), a->y1, floats(a->dn, n_embd), true);
     norm_rows_back(a, FFN_NORM, rows, a->h1, a->r1);
 }
 
 static void back_bias(const struct ae *a, uint32_t rows)
 {
-    const struct base *b = a->b;
+    for (enum part p = BQ; a->bias && p <= BV; p++) {
+        struct tensors_sum sum = { .d = a->dqkv + bias_at(a, p),
+                                   .ld = a->b->n_qkv,
+                                   .by = a->counts,
+                                   .n_rows = rows,
+                                   .n = (uint32_t)param(a, p)->n,
+                                   .y = param(a, p)->g };
 
-    for (uint32_t i = 0; a->at[BQ] >= 0 && i < rows; i++) {
-        const float *x = a->dqkv + (size_t)i * b->n_qkv;
-
-        vec_add(gradient(a, BQ), x, b->n_q);
-        vec_add(gradient(a, BK), x + b->n_q, b->n_kv);
-        vec_add(gradient(a, BV), x + b->n_q + b->n_kv, b->n_kv);
+        a->ops->sum_rows(a->on, &sum);
     }
 }
 
-static void back_attention(const struct ae *a, struct gemm *g, uint32_t n, uint32_t r)
+static void back_attention(const struct ae *a, uint32_t n, uint32_t r)
 {
     const struct base *b = a->b;
-    uint32_t rows = n * r, n_embd = b->m->n_embd;
+    uint32_t rows = n * (r + 1), n_embd = b->m->n_embd, slot_ld = (r + 1) * b->n_qkv, k = b->n_q,
+             v = k + b->n_kv;
+    size_t n_dqkv = (size_t)rows * b->n_qkv;
+    struct tensors_attend_back attend = { { 0, n, a->qkv, a->att, a->lse }, a->datt, a->dqkv };
+    struct tensors_mat dn = floats(a->dn, n_embd), dg = floats(a->dg, a->n_slot);
 
-    vec_put(b->type, a->t_embd, a->dx, (size_t)rows * n_embd);
-    back(a, g, O, rows, a->t_embd, 0, n_embd, a->att, a->datt32, false);
-    vec_put(b->type, a->datt, a->datt32, (size_t)rows * b->n_q);
-#pragma omp parallel for schedule(static)
-    for (uint32_t j = 0; j < n; j++)
-        attend_back(&(struct snippet){ a, j, r });
+    a->ops->narrow(a->on, b->type, a->t_embd, a->dx, (size_t)rows * n_embd);
+    back(a, O, rows, typed(a, a->t_embd, 0, n_embd), a->att, typed(a, a->datt, 0, b->n_q), false);
+    a->ops->clear(a->on, a->dqkv, n_dqkv * sizeof(float));
+    a->ops->attend_back(a->attn, &attend);
     back_bias(a, rows);
-    vec_put(b->type, a->t_qkv, a->dqkv, (size_t)rows * b->n_qkv);
-    back(a, g, Q, rows, a->t_qkv, 0, b->n_qkv, a->y0, a->dn, false);
-    back(a, g, K, rows, a->t_qkv, b->n_q, b->n_qkv, a->y0, a->dn, true);
-    back(a, g, V, rows, a->t_qkv, b->n_q + b->n_kv, b->n_qkv, a->y0, a->dn, true);
+    a->ops->narrow(a->on, b->type, a->t_qkv, a->dqkv, n_dqkv);
+    back(a, SLOT_K, n, typed(a, a->t_qkv, k, slot_ld), a->g, dg, false);
+    back(a, SLOT_V, n, typed(a, a->t_qkv, v, slot_ld), a->g, dg, true);
+    back(a, Q, rows, typed(a, a->t_qkv, 0, b->n_qkv), a->y0, dn, false);
+    back(a, K, rows, typed(a, a->t_qkv, k, b->n_qkv), a->y0, dn, true);
+    back(a, V, rows, typed(a, a->t_qkv, v, b->n_qkv), a->y0, dn, true);
     norm_rows_back(a, NORM, rows, a->h0, a->r0);
 }
 
-/* dx of inputs that are tokens' embeddings. */
+/* dx of inputs that are tokens' embeddings, and of those that are an [ae]_r. */
 static void embed_back(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
     const struct base *b = a->b;
-    uint32_t n = b->m->n_embd;
+    struct tensors_give tokens = {
+        a->dx, a->to, a->from, 0, b->m->n_vocab, b->m->n_embd, b->d_embd
+    };
+    struct tensors_give first = {
+        a->dx, a->to, a->from, job->n, a->shape.n_ratios, b->m->n_embd, param(a, EMBD)->g
+    };
 
     for (uint32_t i = 0; b->d_embd && i < job->n * r; i++)
-        if (i % r)
-            vec_add(b->d_embd + (size_t)job->ids[place_of(job, r, i) - 1] * n,
-                    a->dx + (size_t)i * n, n);
+        if (i % r) {
+            a->to[tokens.n_pairs] = job->ids[place_of(job, r, i) - 1];
+            a->from[tokens.n_pairs++] = row_of(r, i);
+        }
+    if (b->d_embd)
+        a->ops->give(a->on, &tokens);
+    for (uint32_t j = 0; j < job->n; j++) {
+        a->to[j] = index_of(a, r);
+        a->from[j] = row_of(r, j * r);
+    }
+    a->ops->give(a->on, &first);
 }
 
-/* From dx (h2) to all gradients, and dkv. */
-static void decode_back(const struct ae *a, struct gemm *g, const struct ae_job *job, uint32_t r,
-                        float *dkv)
+int ae_run(struct ae *a, struct head *h, const struct ae_job *job, struct net_more *ret_more,
+           double *ret_loss, uint32_t *ret_right)
 {
-    const struct base *b = a->b;
-    size_t pair = 2 * (size_t)b->n_kv;
-
-    back_ffn(a, g, job->n * r);
-    back_attention(a, g, job->n, r);
-    embed_back(a, job, r);
-    for (uint32_t k = 0; k < a->shape.n_ratios; k++)
-        for (uint32_t j = 0; a->shape.ratios[k] == r && j < job->n; j++)
-            vec_add(gradient(a, EMBD) + (size_t)k * b->m->n_embd,
-                    a->dx + (size_t)j * r * b->m->n_embd, b->m->n_embd);
-    vec_put(b->type, a->t_slot, a->dslot, job->n * pair);
-    back(a, g, SLOT_K, job->n, a->t_slot, 0, (uint32_t)pair, a->g, a->dg, false);
-    back(a, g, SLOT_V, job->n, a->t_slot, b->n_kv, (uint32_t)pair, a->g, a->dg, true);
-    for (uint32_t layer = 0; layer < b->m->n_layer; layer++)
-        for (uint32_t j = 0; j < job->n; j++)
-            vec_add(dkv + ((size_t)layer * job->l->n_gists + job->gists[j]) * pair,
-                    a->dg + (size_t)j * a->n_slot + layer * pair, pair);
-}
-
-int ae_run(struct ae *a, struct head *h, const struct ae_job *job, float *dkv, double *ret_loss,
-           uint32_t *ret_right)
-{
-    uint32_t r = job->l->shape.ratio, rows = job->n * r;
-    struct gemm *g = tensors_cpu_gemm(a->b->on);
+    uint32_t r = job->l->shape.ratio, rows = job->n * (r + 1);
     struct head_loss loss;
     int err;
 
     *ret_loss = 0;
     if (ret_right)
         *ret_right = 0;
-    if (rows == 0)
+    if (ret_more)
+        *ret_more = (struct net_more){ a->dg, job->gists, job->n };
+    if (job->n == 0)
         return 0;
-    if (rows > a->shape.max_tokens)
+    if (job->n * r > a->shape.max_tokens || rows > a->max_rows)
         return -E2BIG;
     load(a, job, r);
-    decode(a, g, job->n, r);
-    memset(a->dx, 0, (size_t)rows * a->b->m->n_embd * sizeof(float));
-    err = head_run(h, a->h2, a->rows, rows, 0, NULL, dkv ? a->dx : NULL, &loss);
+    decode(a, job->n, r);
+    a->ops->clear(a->on, a->dx, (size_t)rows * a->b->m->n_embd * sizeof(float));
+    err = head_run(h, a->h2, a->rows, job->n * r, 0, NULL, ret_more ? a->dx : NULL, &loss);
     if (err < 0)
         return err;
     *ret_loss = loss.targets / job->scale;
     if (ret_right)
         *ret_right = loss.n_right;
-    if (dkv)
-        decode_back(a, g, job, r, dkv);
-    return gemm_error(g);
+    if (!ret_more)
+        return 0;
+    back_ffn(a, rows);
+    back_attention(a, job->n, r);
+    embed_back(a, job, r);
+    return a->ops->error(a->on);
 }

@@ -12,10 +12,12 @@
  *
  * Source     paper 3.2.
  *
+ * It is computed as the net is, its snippets being segments whose first row is the slot.
+ *
  * Threads    all of OpenMP's; one call at a time.
  * Ownership  its parameters are tensors of the optimiser it was opened with ("ae. ..."); owns
  *            copies and scratch.
- * Errors     -ENOMEM, -E2BIG (a head wider than 512, more than max_tokens), or the products' -EIO.
+ * Errors     -ENOMEM, -E2BIG (more than max_tokens), or -EIO (engine/tensors.h).
  */
 #ifndef TRAIN_NET_AE_H
 #define TRAIN_NET_AE_H
@@ -49,9 +51,9 @@ struct ae_job {
     float scale; /* of the loss in gradients */
 };
 
-/* *ret_loss: without scale. ret_right (may be NULL): tokens that were the most probable ones. dkv
- * (n_layer, n_gists, 2 n_kv), may be NULL, then no gradient is computed: is added to. */
-int ae_run(struct ae *a, struct head *h, const struct ae_job *job, float *dkv, double *ret_loss,
-           uint32_t *ret_right);
+/* *ret_loss: without scale. ret_right (may be NULL): tokens that were the most probable ones.
+ * ret_more: for net_back, until the next call; NULL: no gradient is computed. */
+int ae_run(struct ae *a, struct head *h, const struct ae_job *job, struct net_more *ret_more,
+           double *ret_loss, uint32_t *ret_right);
 
 #endif

@@ -96,7 +96,7 @@ static int add_params(struct gists *g)
     for (uint32_t i = 0; r >= 0 && i < g->b->m->n_layer; i++)
         r = g->shape.rank ? add_low_rank(g, i, &state) : add_full(g, i);
     if (r >= 0)
-        optim_put(&g->params);
+        optim_put(&g->params, 0);
     return r < 0 ? r : 0;
 }
 
@@ -327,7 +327,7 @@ int gists_load(struct gists *g, const char *path, struct why *why)
             r = fill_projection(g, &a->layers[i].p[p], i, p, path, why);
     adapter_close(a);
     if (r == 0) {
-        optim_put(&g->params);
+        optim_put(&g->params, 0);
         gists_refresh(g);
     }
     return r;

@@ -1,7 +1,5 @@
 #include "train/net/head.h"
 
-#include "train/net/vec.h"
-
 #include <errno.h>
 #include <stdlib.h>
 
@@ -93,12 +91,14 @@ static void logits(struct head *h, const float *x, const struct head_row *rows, 
              base_mat(b, b->output, n_embd, true), floats(h->z, b->m->n_vocab), false);
 }
 
-static void back(struct head *h, const float *x, const struct head_row *rows, uint32_t n, float *dx)
+/* Of the rows that h->index has from logits. */
+static void back(struct head *h, const float *x, uint32_t n, float *dx)
 {
     const struct base *b = h->b;
     uint32_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab;
     struct tensors_mat dz = { h->dz, n_vocab, b->type, false };
     struct tensors_norm_back norm = { x, b->output_norm, h->r, h->index, n, n_embd, h->dxn, dx };
+    struct tensors_sum weight = { h->dxn, h->r, x, h->index, n, n_embd, 0, b->d_output_norm };
 
     multiply(h, n, n_embd, n_vocab, dz, base_mat(b, b->output, n_embd, false),
              floats(h->dxn, n_embd), false);
@@ -106,9 +106,8 @@ static void back(struct head *h, const float *x, const struct head_row *rows, ui
     if (b->d_output)
         multiply(h, n_vocab, n_embd, n, dz, (struct tensors_mat){ h->xn, n_embd, b->type, false },
                  floats(b->d_output, n_embd), true);
-    for (uint32_t i = 0; b->d_output_norm && i < n; i++)
-        vec_norm_back_weight(b->d_output_norm, h->dxn + (size_t)i * n_embd,
-                             x + (size_t)rows[i].row * n_embd, h->r[i], n_embd);
+    if (b->d_output_norm)
+        h->ops->sum_rows(h->on, &weight);
     h->ops->norm_back(h->on, &norm);
 }
 
@@ -140,7 +139,7 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
                 ret_logp[at + i] = h->told[i].logp;
         }
         if (dx)
-            back(h, x, rows + at, m, dx);
+            back(h, x, m, dx);
     }
     if (ret_loss)
         *ret_loss = sum;

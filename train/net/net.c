@@ -1,14 +1,8 @@
 #include "train/net/net.h"
 
-#include "train/net/vec.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define SUM_COLS                                                                                   \
-    64u /* of sums over rows, by one thread: their order does not depend on threads                \
-         */
 
 /* What a layer's derivative needs. */
 struct kept {
@@ -234,12 +228,10 @@ static void norm_rows_back(const struct pass *p, float *dx, const float *x, cons
                                    .n = n,
                                    .dy = dn + at,
                                    .dx = dx + at };
+    struct tensors_sum weight = { a.dy, a.r, a.x, NULL, a.n_rows, n, 0, dw };
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t c = 0; c < (dw ? n : 0); c += SUM_COLS)
-        for (uint32_t i = p->first; i < p->end; i++)
-            vec_norm_back_weight(dw + c, dn + (size_t)i * n + c, x + (size_t)i * n + c, r[i],
-                                 n - c < SUM_COLS ? n - c : SUM_COLS);
+    if (dw)
+        p->n->ops->sum_rows(p->n->on, &weight);
     p->n->ops->norm_back(p->n->on, &a);
 }
 
@@ -344,11 +336,12 @@ static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w
 static void bias_back(const struct pass *p, const float *dqkv, float *d)
 {
     uint32_t n = p->n->b->n_qkv;
+    struct tensors_sum sum = {
+        .d = dqkv + (size_t)p->first * n, .n_rows = p->end - p->first, .n = n, .y = d
+    };
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t c = 0; c < (d ? n : 0); c += SUM_COLS)
-        for (uint32_t i = p->first; i < p->end; i++)
-            vec_add(d + c, dqkv + (size_t)i * n + c, n - c < SUM_COLS ? n - c : SUM_COLS);
+    if (d)
+        p->n->ops->sum_rows(p->n->on, &sum);
 }
 
 /* t_ff = swiglu of gate_up */
@@ -428,21 +421,34 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
 }
 
 /* The caller's derivatives by what gists leave in memory. */
-static void add_dkv(const struct pass *p, uint32_t layer, const float *dkv, float *dqkv)
+static void add_more(const struct pass *p, uint32_t layer, const struct net_more *more, float *dqkv)
 {
     const struct base *b = p->n->b;
-    uint32_t n = p->l->n_gists;
+    uint32_t n = 2 * b->n_kv;
 
-    for (uint32_t j = 0; dkv && j < n; j++) {
-        uint32_t row = p->l->gists[j].kv;
+    if (!more)
+        return;
+    struct tensors_take a = { .table = more->d + (size_t)layer * n,
+                              .ld = b->m->n_layer * n,
+                              .index = p->n->from,
+                              .n_rows = p->end - p->first,
+                              .n = n,
+                              .add = true,
+                              .y = dqkv + (size_t)p->first * b->n_qkv + b->n_q,
+                              .ld_y = b->n_qkv };
+
+    for (uint32_t i = 0; i < a.n_rows; i++)
+        p->n->from[i] = SIGHT_NO_ROW;
+    for (uint32_t j = 0; j < more->n; j++) {
+        uint32_t row = p->l->gists[more->gists[j]].kv;
 
         if (row >= p->first && row < p->end)
-            vec_add(dqkv + (size_t)row * b->n_qkv + b->n_q,
-                    dkv + ((size_t)layer * n + j) * 2 * b->n_kv, 2 * b->n_kv);
+            p->n->from[row - p->first] = j;
     }
+    p->n->ops->take(p->n->on, &a);
 }
 
-static void back_layer(const struct pass *p, uint32_t layer, float *dx, const float *dkv)
+static void back_layer(const struct pass *p, uint32_t layer, float *dx, const struct net_more *more)
 {
     struct net *n = p->n;
     const struct base *b = n->b;
@@ -461,7 +467,7 @@ static void back_layer(const struct pass *p, uint32_t layer, float *dx, const fl
     weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
     product(p, layer, BASE_O, true, dy, typed(b, n->t_q, b->n_q), false);
     n->ops->attend_back(n->attn, &attend);
-    add_dkv(p, layer, dkv, dqkv);
+    add_more(p, layer, more, dqkv);
     put_rows(p, n->t_qkv, dqkv, b->n_qkv);
     bias_back(p, dqkv, w->d_bias);
     if (trained_at(p, layer, BASE_QKV) < p->end) {
@@ -485,8 +491,12 @@ static uint32_t embd_of(const struct pass *p, uint32_t j)
 static void take_rows(const struct pass *p, const float *table, bool add)
 {
     uint32_t n = p->n->b->m->n_embd;
-    struct tensors_take a = { table, p->n->from, p->end - p->first,
-                              n,     add,        p->n->x + (size_t)p->first * n };
+    struct tensors_take a = { .table = table,
+                              .index = p->n->from,
+                              .n_rows = p->end - p->first,
+                              .n = n,
+                              .add = add,
+                              .y = p->n->x + (size_t)p->first * n };
 
     p->n->ops->take(p->n->on, &a);
 }
@@ -562,9 +572,10 @@ static void soft_back(const struct pass *p, float *dx)
 
     if (!list_soft(p))
         return;
-    for (uint32_t i = 0; b->d_output_norm && i < a.n_rows; i++)
-        vec_norm_back_weight(b->d_output_norm, dy + (size_t)i * n, p->n->x + (size_t)a.rows[i] * n,
-                             a.r[i], n);
+    struct tensors_sum weight = { dy, a.r, a.x, a.rows, a.n_rows, n, 0, b->d_output_norm };
+
+    if (b->d_output_norm)
+        p->n->ops->sum_rows(p->n->on, &weight);
     p->n->ops->norm_back(p->n->on, &a);
 }
 
@@ -584,13 +595,19 @@ static void embed_back(const struct pass *p, const float *dx)
         p->n->from[a.n_pairs++] = i;
     }
     p->n->ops->give(p->n->on, &a);
-    for (uint32_t i = p->first; b->d_embd && i < p->end; i++) {
+    if (!b->d_embd)
+        return;
+    a = (struct tensors_give){ dx, p->n->to, p->n->from, 0, b->m->n_vocab, n, b->d_embd };
+    for (uint32_t i = p->first; i < p->end; i++) {
         const struct sight_row *row = &p->l->rows[i];
         bool own = i >= gists_at(p) && p->gist->embedding == ADAPTER_EMBED_OWN;
 
-        if (row->from == SIGHT_NO_ROW && !own)
-            vec_add(b->d_embd + (size_t)p->ids[row->token] * n, dx + (size_t)i * n, n);
+        if (row->from != SIGHT_NO_ROW || own)
+            continue;
+        p->n->to[a.n_pairs] = p->ids[row->token];
+        p->n->from[a.n_pairs++] = i;
     }
+    p->n->ops->give(p->n->on, &a);
 }
 
 int net_forward(struct net *n, const struct net_gist *gist, const struct layout *l,
@@ -613,7 +630,7 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
 }
 
 /* again: all rows of a stage. */
-static void back_stage(const struct pass *again, float *dx, const float *dkv)
+static void back_stage(const struct pass *again, float *dx, const struct net_more *more)
 {
     struct net *n = again->n;
     const struct layout *l = again->l;
@@ -626,14 +643,14 @@ static void back_stage(const struct pass *again, float *dx, const float *dkv)
                          (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
             forward_layer(again, i, n->again);
         }
-        back_layer(&p, i, dx, dkv);
+        back_layer(&p, i, dx, more);
     }
     soft_back(&p, dx);
     embed_back(&p, dx);
 }
 
 int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
-             const uint32_t *ids, float *dx, const float *dkv)
+             const uint32_t *ids, float *dx, const struct net_more *more)
 {
     struct sight sight = layout_sight(l);
 
@@ -645,7 +662,7 @@ int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
         const struct layout_stage *s = &l->stages[i];
         struct pass p = { n, gist, l, ids, s, s->first, s->end };
 
-        back_stage(&p, dx, dkv);
+        back_stage(&p, dx, more);
     }
     return n->ops->error(n->on);
 }

@@ -52,10 +52,17 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
 /* Unrotated k and v of the rows of a layer, after net_forward without checkpointing: (R, n_qkv). */
 const float *net_qkv(const struct net *n, uint32_t layer);
 
-/* After net_forward of the same layout and ids: dx (R, n_embd) is spoilt. dkv (n_layer, n_gists, 2
- * n_kv), may be NULL: more derivatives by the gists' k and v. */
+/* More derivatives by what gists leave in memory: row j by the k and v of the layout's gist
+ * gists[j], layer after layer. */
+struct net_more {
+    const float *d;        /* (n, n_layer * 2 n_kv) */
+    const uint32_t *gists; /* (n), the host's */
+    uint32_t n;
+};
+
+/* After net_forward of the same layout and ids: dx (R, n_embd) is spoilt. more may be NULL. */
 int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
-             const uint32_t *ids, float *dx, const float *dkv);
+             const uint32_t *ids, float *dx, const struct net_more *more);
 
 /* Another base of the same shape from now on. */
 void net_set_base(struct net *n, const struct base *b);

@@ -99,9 +99,9 @@ int optim_add(struct optim *o, const char *name, size_t n, bool decays)
     return settle(o, t) ? (int)o->n - 1 : -ENOMEM;
 }
 
-void optim_put(struct optim *o)
+void optim_put(struct optim *o, uint32_t first)
 {
-    for (uint32_t i = 0; is_apart(o) && i < o->n; i++) {
+    for (uint32_t i = first; is_apart(o) && i < o->n; i++) {
         const struct optim_tensor *t = &o->t[i];
 
         o->on->ops->put(o->on, t->p_on, t->p, t->n * sizeof(float));
@@ -375,6 +375,6 @@ int optim_load(struct optim *o, const char *path, const char *recipe, struct opt
         r = why_set(why, -errno, "%s: %s", path, strerror(errno));
     stream_close(&s);
     if (r == 0)
-        optim_put(o);
+        optim_put(o, 0);
     return r;
 }

@@ -52,9 +52,10 @@ struct optim_progress {
 };
 
 /* A new tensor of zeros: its index, or -ENOMEM. Where values are computed with a device, what was
- * written to p, m and v is to be put there, and to be fetched before they are read. */
+ * written to p, m and v is to be put there, of tensors [first, n), and to be fetched before they
+ * are read. */
 int optim_add(struct optim *o, const char *name, size_t n, bool decays);
-void optim_put(struct optim *o);
+void optim_put(struct optim *o, uint32_t first);
 int optim_fetch(const struct optim *o); /* -EIO, -ENOMEM: what the device says */
 void optim_fini(struct optim *o);
 

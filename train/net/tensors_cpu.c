@@ -78,11 +78,6 @@ static int cpu_error(struct tensors *t)
     return cpu_of(t)->err ? cpu_of(t)->err : gemm_error(cpu_of(t)->gemm);
 }
 
-struct gemm *tensors_cpu_gemm(struct tensors *t)
-{
-    return cpu_of(t)->gemm;
-}
-
 static void *cpu_alloc(struct tensors *t, size_t n)
 {
     (void)t;
@@ -187,6 +182,28 @@ static void cpu_norm_back(struct tensors *t, const struct tensors_norm_back *a)
     }
 }
 
+#define SUM_COLS 64u /* by one thread: the order of a sum does not depend on threads */
+
+static void cpu_sum_rows(struct tensors *t, const struct tensors_sum *a)
+{
+    size_t ld = a->ld ? a->ld : a->n;
+
+    (void)t;
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < a->n; c += SUM_COLS)
+        for (uint32_t i = 0; i < a->n_rows; i++) {
+            const float *d = a->d + i * ld + c;
+            uint32_t n = a->n - c < SUM_COLS ? a->n - c : SUM_COLS;
+            float by = a->by ? a->by[i] : 1.0f;
+
+            if (a->x)
+                vec_norm_back_weight(a->y + c, d,
+                                     a->x + (size_t)(a->rows ? a->rows[i] : i) * a->n + c, by, n);
+            else
+                vec_add_scaled(a->y + c, by, d, n);
+        }
+}
+
 static void cpu_swiglu(struct tensors *t, enum tensors_type type, void *y, const void *gu,
                        uint32_t n_rows, uint32_t n)
 {
@@ -226,8 +243,8 @@ static void cpu_take(struct tensors *t, const struct tensors_take *a)
 {
     (void)t;
     for (uint32_t i = 0; i < a->n_rows; i++) {
-        const float *from = a->table + (size_t)a->index[i] * a->n;
-        float *y = a->y + (size_t)i * a->n;
+        const float *from = a->table + (size_t)a->index[i] * (a->ld ? a->ld : a->n);
+        float *y = a->y + (size_t)i * (a->ld_y ? a->ld_y : a->n);
 
         if (a->index[i] == SIGHT_NO_ROW)
             continue;
@@ -363,6 +380,7 @@ const struct tensors_ops tensors_cpu = {
     .add = cpu_add,
     .norm = cpu_norm,
     .norm_back = cpu_norm_back,
+    .sum_rows = cpu_sum_rows,
     .swiglu = cpu_swiglu,
     .swiglu_back = cpu_swiglu_back,
     .take = cpu_take,

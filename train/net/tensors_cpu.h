@@ -10,7 +10,4 @@
 
 extern const struct tensors_ops tensors_cpu;
 
-/* Products of the trainer's own, where t is of tensors_cpu. */
-struct gemm *tensors_cpu_gemm(struct tensors *t);
-
 #endif
