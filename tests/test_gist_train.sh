@@ -177,8 +177,20 @@ code 'a device rebuilds' 0 device --loss-ae 0.5 --device cuda-shim --log device-
 code 'the CPU rebuilds' 0 device --loss-ae 0.5 --log cpu-ae.jsonl
 check 'the same' python3 device.py device-ae.jsonl cpu-ae.jsonl
 check 'and measures it' grep -q '"rebuilt"' device-ae.jsonl
-code 'what devices lack' 1 device --device cuda-shim --train-base yes
-says 'device cuda-shim has no train-base yet'
+whole() { device --train-base yes --lr 3e-3 --loss-distill 0.5 "$@"; }
+code 'a device trains all weights' 0 whole --device cuda-shim --log device-base.jsonl --out device-base.safetensors --model-out device-base.gguf
+code 'the CPU trains all weights' 0 whole --log cpu-base.jsonl --out cpu-base.safetensors --model-out cpu-base.gguf
+check 'the same way' python3 device.py device-base.jsonl cpu-base.jsonl
+for by in device cpu; do
+    code "from the model of the $by" 0 device --model $by-base.gguf --log from-$by.jsonl
+done
+check 'the same model' python3 device.py from-device.jsonl from-cpu.jsonl
+cat >other.py <<'END'
+import json, sys
+a, b = (json.loads(open(f).readline())["loss"] for f in sys.argv[1:])
+assert abs(a / b - 1) > 1e-3, (a, b)
+END
+check 'that is another one' python3 other.py from-device.jsonl cpu.jsonl
 code 'no such device' 2 device --device abacus
 says 'option device: found abacus, allowed: cpu, cuda:0'
 

@@ -181,7 +181,7 @@ static void say(struct run *r, const char *text)
 static int open_device(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    const char *lacks = run_lacks(c, &r->ranks);
+    const char *lacks = run_lacks(&r->ranks);
     const struct tensors_ops *ops = NULL;
     struct why missing = { "" };
     bool is_auto = strcmp(c->device, "auto") == 0;

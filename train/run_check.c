@@ -109,16 +109,14 @@ static int check_files(const struct recipe *c, struct why *why)
     return r;
 }
 
-const char *run_lacks(const struct recipe *c, const struct ranks *ranks)
+const char *run_lacks(const struct ranks *ranks)
 {
-    if (c->train_base)
-        return "train-base";
     return ranks->n > 1 ? "several processes" : NULL;
 }
 
 static int check_device(const struct recipe *c, const struct ranks *ranks, struct why *why)
 {
-    const char *lacks = run_lacks(c, ranks);
+    const char *lacks = run_lacks(ranks);
 
     if (!lacks || strcmp(c->device, "cpu") == 0 || strcmp(c->device, "auto") == 0)
         return 0;

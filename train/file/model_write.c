@@ -39,6 +39,12 @@ struct writer {
 
 /* --- what there is ---------------------------------------------------------------------------- */
 
+/* The host's values. */
+static const float *host(const struct base *b, const float *on)
+{
+    return on ? optim_host(b->params, on) : NULL;
+}
+
 /* Of blk.N.: the values of a tensor. NULL: it is not trained. */
 static const float *find_in_layer(const struct base *b, const struct base_layer *l,
                                   const char *name, uint32_t *ret_head_dim)
@@ -56,14 +62,14 @@ static const float *find_in_layer(const struct base *b, const struct base_layer 
 
         *ret_head_dim = p == ADAPTER_Q || p == ADAPTER_K ? permuted : 0;
         if (strcmp(name, matrices[p]) == 0)
-            return l->p[w] + (size_t)row * base_n_in(b, w);
+            return host(b, l->p[w]) + (size_t)row * base_n_in(b, w);
         if (p < ADAPTER_QKV__N && l->bias && strcmp(name, biases[p]) == 0)
-            return l->bias + row;
+            return host(b, l->bias) + row;
     }
     *ret_head_dim = 0;
     if (strcmp(name, "attn_norm.weight") == 0)
-        return l->attn_norm;
-    return strcmp(name, "ffn_norm.weight") == 0 ? l->ffn_norm : NULL;
+        return host(b, l->attn_norm);
+    return strcmp(name, "ffn_norm.weight") == 0 ? host(b, l->ffn_norm) : NULL;
 }
 
 static const float *find(const struct base *b, struct gguf_str name, uint32_t *ret_head_dim)
@@ -74,11 +80,11 @@ static const float *find(const struct base *b, struct gguf_str name, uint32_t *r
     snprintf(text, sizeof(text), "%.*s", (int)name.len, name.s);
     *ret_head_dim = 0;
     if (strcmp(text, "token_embd.weight") == 0)
-        return b->embd;
+        return host(b, b->embd);
     if (strcmp(text, "output.weight") == 0)
-        return b->p_output;
+        return host(b, b->p_output);
     if (strcmp(text, "output_norm.weight") == 0)
-        return b->output_norm;
+        return host(b, b->output_norm);
     if (sscanf(text, "blk.%u.%64s", &layer, rest) == 2 && layer < b->m->n_layer)
         return find_in_layer(b, &b->layers[layer], rest, ret_head_dim);
     return NULL;
@@ -283,8 +289,11 @@ int model_write(const char *path, const struct base *b, char ret_digest[33], str
 {
     struct writer w = { .b = b, .g = b->m->file, .path = path, .why = why, .alignment = ALIGNMENT };
     char *beside = NULL;
-    int r = plan(&w);
+    int r = optim_fetch(b->params);
 
+    if (r < 0)
+        return why_set(why, r, "%s: was not written: the device failed", path);
+    r = plan(&w);
     (void)gguf_get_u32(w.g, "general.alignment", &w.alignment);
     w.hash = XXH3_createState();
     if (r == 0 && (!w.hash || asprintf(&beside, "%s.part", path) < 0))

@@ -12,8 +12,8 @@
  * Source     the GGUF specification (ggml's docs/gguf.md); engine/file/gguf.h.
  *
  * Threads    all of OpenMP's.
- * Errors     -EINVAL (a value that F16 does not hold), -ENOMEM, or the errno of the I/O; always
- *            with a sentence.
+ * Errors     -EINVAL (a value that F16 does not hold), -ENOMEM, -EIO (a device failed), or the
+ *            errno of the I/O; always with a sentence.
  */
 #ifndef TRAIN_FILE_MODEL_WRITE_H
 #define TRAIN_FILE_MODEL_WRITE_H

@@ -90,7 +90,7 @@ void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float
 
     list_weights(&b->m->layers[layer], all);
     if (p)
-        memcpy(ret, p, base_len(b, w) * sizeof(*ret));
+        b->on->ops->get(b->on, ret, p, base_len(b, w) * sizeof(*ret));
     for (unsigned i = 0; !p && i < ADAPTER_PROJECTION__N; i++)
         if (base_part(b, i, &row) == w)
             base_weight(all[i], ret + (size_t)row * base_n_in(b, w));
@@ -98,7 +98,11 @@ void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float
 
 void base_values_on(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
-    if (b->on->ops->host)
+    const float *p = b->layers[layer].p[w];
+
+    if (p)
+        b->on->ops->copy(b->on, ret, p, base_len(b, w) * sizeof(*ret));
+    else if (b->on->ops->host)
         base_values(b, layer, w, ret);
     else
         b->on->ops->widen(b->on, b->type, ret, b->layers[layer].w[w], base_len(b, w));
@@ -316,49 +320,44 @@ void base_close(struct base *b)
 
 /* --- trained ---------------------------------------------------------------------------------- */
 
-/* A parameter of these values, or NULL. */
-static struct optim_tensor *add_param(struct optim *params, const char *name, const float *values,
-                                      size_t n, bool decays)
+/* NULL: no memory. */
+static struct optim_tensor *add_param(struct base *b, const char *name, size_t n, bool decays)
 {
-    int at = optim_add(params, name, n, decays);
+    int at = optim_add(b->params, name, n, decays);
 
-    if (at < 0)
-        return NULL;
-    if (values)
-        memcpy(params->t[at].p, values, n * sizeof(*values));
-    return &params->t[at];
+    return at < 0 ? NULL : &b->params->t[at];
 }
 
 /* *p becomes the parameter of its values; NULL: there is none. */
-static bool train_vector(struct optim *params, const char *name, const float **p, size_t n,
-                         bool decays, float **ret_d)
+static bool train_vector(struct base *b, const char *name, const float **p, size_t n, bool decays,
+                         float **ret_d)
 {
     struct optim_tensor *t;
 
     if (!*p)
         return true;
-    t = add_param(params, name, *p, n, decays);
+    t = add_param(b, name, n, decays);
     if (!t)
         return false;
-    *p = t->p;
+    b->on->ops->get(b->on, t->p, *p, n * sizeof(**p));
+    *p = t->p_on;
     *ret_d = t->g;
     return true;
 }
 
-static bool train_matrix(struct base *b, struct optim *params, const char *name, uint32_t layer,
-                         enum base_matrix w)
+static bool train_matrix(struct base *b, const char *name, uint32_t layer, enum base_matrix w)
 {
-    struct optim_tensor *t = add_param(params, name, NULL, base_len(b, w), true);
+    struct optim_tensor *t = add_param(b, name, base_len(b, w), true);
 
     if (!t)
         return false;
     base_values(b, layer, w, t->p);
-    b->layers[layer].p[w] = t->p;
+    b->layers[layer].p[w] = t->p_on;
     b->layers[layer].d[w] = t->g;
     return true;
 }
 
-static bool train_layer(struct base *b, struct optim *params, uint32_t layer)
+static bool train_layer(struct base *b, uint32_t layer)
 {
     struct base_layer *l = &b->layers[layer];
     const struct {
@@ -373,18 +372,18 @@ static bool train_layer(struct base *b, struct optim *params, uint32_t layer)
 
     for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++) {
         snprintf(name, sizeof(name), "base.layers.%u.%s", layer, base_matrix_name(w));
-        if (!train_matrix(b, params, name, layer, w))
+        if (!train_matrix(b, name, layer, w))
             return false;
     }
     for (size_t i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
         snprintf(name, sizeof(name), "base.layers.%u.%s", layer, vectors[i].name);
-        if (!train_vector(params, name, vectors[i].p, vectors[i].n, false, vectors[i].d))
+        if (!train_vector(b, name, vectors[i].p, vectors[i].n, false, vectors[i].d))
             return false;
     }
     return true;
 }
 
-static bool train_output(struct base *b, struct optim *params)
+static bool train_output(struct base *b)
 {
     const struct model *m = b->m;
     struct optim_tensor *t;
@@ -393,11 +392,11 @@ static bool train_output(struct base *b, struct optim *params)
     b->d_output = b->d_embd;
     if (m->output.data == m->embd.data)
         return true;
-    t = add_param(params, "base.output", NULL, (size_t)m->n_vocab * m->n_embd, true);
+    t = add_param(b, "base.output", (size_t)m->n_vocab * m->n_embd, true);
     if (!t)
         return false;
     base_weight(&m->output, t->p);
-    b->p_output = t->p;
+    b->p_output = t->p_on;
     b->d_output = t->g;
     return true;
 }
@@ -405,21 +404,21 @@ static bool train_output(struct base *b, struct optim *params)
 int base_train(struct base *b, struct optim *params)
 {
     const struct model *m = b->m;
+    uint32_t first = params->n;
 
-    if (!b->on->ops->host)
-        return -ENOTSUP;
+    b->params = params;
     for (uint32_t i = 0; i < m->n_layer; i++)
-        if (!train_layer(b, params, i))
+        if (!train_layer(b, i))
             return -ENOMEM;
-    if (!train_vector(params, "base.embd", &b->embd, (size_t)m->n_vocab * m->n_embd, true,
-                      &b->d_embd) ||
-        !train_vector(params, "base.output_norm", &b->output_norm, m->n_embd, false,
+    if (!train_vector(b, "base.embd", &b->embd, (size_t)m->n_vocab * m->n_embd, true, &b->d_embd) ||
+        !train_vector(b, "base.output_norm", &b->output_norm, m->n_embd, false,
                       &b->d_output_norm) ||
-        !train_output(b, params))
+        !train_output(b))
         return -ENOMEM;
+    optim_put(params, first);
     give_back(b, b->own_embd);
     b->own_embd = NULL;
-    return 0;
+    return b->on->ops->error(b->on);
 }
 
 void base_refresh(struct base *b)

@@ -5,9 +5,9 @@
  * W^T and dx = dy W alike.
  *
  * All of it lies where it is computed with (engine/tensors.h), in the process's memory or a
- * device's. It is frozen, or, in the process's memory only, base_train made its weights parameters:
- * then these are f32 beside the matrices, which base_refresh makes of them, and products add
- * derivatives by them. Matrices decay, norms and biases do not.
+ * device's. It is frozen, or base_train made its weights parameters: then these are f32 beside the
+ * matrices, which base_refresh makes of them, and products add derivatives by them. Matrices decay,
+ * norms and biases do not.
  *
  * Threads    immutable but for base_train, base_refresh and derivatives: one at a time.
  * Ownership  borrows the model and the optimiser's tensors, owns the matrices.
@@ -50,9 +50,10 @@ struct base {
     const float *output_norm;
     const float *p_output; /* as of the layers; a tied output's are the embeddings' */
     float *d_embd, *d_output, *d_output_norm;
-    float *own_embd;    /* of a frozen one */
-    float *own_vectors; /* norms and biases of all layers, the output's norm */
-    float *angles;      /* (max_pos, head_dim): cosines, sines */
+    struct optim *params; /* that base_train added to */
+    float *own_embd;      /* of a frozen one */
+    float *own_vectors;   /* norms and biases of all layers, the output's norm */
+    float *angles;        /* (max_pos, head_dim): cosines, sines */
     uint32_t max_pos;
     struct tensors *own; /* what base_open opened */
 };
@@ -62,8 +63,8 @@ int base_open(struct base *b, struct tensors *on, const struct model *m, enum te
               uint32_t max_pos);
 void base_close(struct base *b);
 
-/* All weights become parameters, named base.*, with the values that they have. -ENOMEM,
- * -ENOTSUP: they are a device's. */
+/* All weights become parameters, named base.*, with the values that they have. -ENOMEM, or what
+ * the device says. */
 int base_train(struct base *b, struct optim *params);
 /* After parameters changed. */
 void base_refresh(struct base *b);

@@ -254,7 +254,8 @@ void gists_collect(struct gists *g)
             collect(g, i, p);
         for (enum base_matrix w = 0; w < g->n_matrices; w++)
             if (g->b->layers[i].d[w])
-                vec_add(g->b->layers[i].d[w], g->layers[i].d[w], base_len(g->b, w));
+                ops_of(g)->add(g->b->on, g->b->layers[i].d[w], g->layers[i].d[w], 1,
+                               (uint32_t)base_len(g->b, w));
     }
 }
 

@@ -122,6 +122,14 @@ int optim_fetch(const struct optim *o)
     return is_apart(o) ? o->on->ops->error(o->on) : 0;
 }
 
+const float *optim_host(const struct optim *o, const float *p_on)
+{
+    for (uint32_t i = 0; i < o->n; i++)
+        if (p_on == o->t[i].p_on)
+            return o->t[i].p;
+    return NULL;
+}
+
 void optim_fini(struct optim *o)
 {
     for (uint32_t i = 0; i < o->n; i++) {

@@ -57,6 +57,8 @@ struct optim_progress {
 int optim_add(struct optim *o, const char *name, size_t n, bool decays);
 void optim_put(struct optim *o, uint32_t first);
 int optim_fetch(const struct optim *o); /* -EIO, -ENOMEM: what the device says */
+/* The host's values of those at p_on; NULL: of no tensor's. */
+const float *optim_host(const struct optim *o, const float *p_on);
 void optim_fini(struct optim *o);
 
 void optim_zero_gradients(struct optim *o);
