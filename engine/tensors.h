@@ -83,10 +83,12 @@ struct tensors_ops {
 /* The version, before all else: 0, or -ELIBBAD. */
 int tensors_check(const struct tensors_ops *ops, struct why *why);
 
-/* Who computes on a device, by its name (engine/devices.h), and the device is there. NULL: the CPU,
- * also for "auto" where something is missing, and then why has a sentence. -EINVAL, or what
- * engine/plugin.h and look say. */
-int tensors_find(const char *name, const struct tensors_ops **ret, unsigned *ret_device,
-                 struct why *why);
+/* Who computes on a device, by its name (engine/devices.h), and the device is there: that of
+ * process k of n on this machine, which has the k-th of several. NULL: the CPU, also for "auto"
+ * where something is missing, and then why has a sentence. -EINVAL, or what engine/plugin.h and
+ * look say.
+ */
+int tensors_find(const char *name, uint32_t k, uint32_t n, const struct tensors_ops **ret,
+                 unsigned *ret_device, struct why *why);
 
 #endif

@@ -212,6 +212,15 @@ assert len(one) == len(two) == 8 and all(abs(a - b) < 1e-3 for a, b in zip(one, 
 END
     check 'two processes train what one does' python3 two.py whole.jsonl two.jsonl
 
+    each() { mpi -n 2 ./one --corpus train.corpus --sequence 128 --ratios 8 --steps 2 --batch 2 "$@"; }
+    code 'two processes, each with a device' 0 each --device cuda-shim:1,0 --checkpoint devices.ckpt --log devices.jsonl
+    code 'two processes without' 0 each --log processors.jsonl
+    check 'the same' python3 device.py devices.jsonl processors.jsonl
+    code 'more devices than processes' 1 each --device cuda-shim:0,1,2
+    says 'found cuda-shim:0,1,2, expected one device for each process'
+    code 'one with, one without' 1 mpi -n 1 ./one --corpus train.corpus --device cuda-shim : -n 1 ./one --corpus train.corpus
+    says 'give all of them a device, or none'
+
     # Of two machines one has the checkpoint.
     two() { mpi -n 1 "$@" --checkpoint mine.ckpt : -n 1 "$@" --checkpoint none.ckpt; }
     code 'a first part' 0 two ./one --corpus train.corpus --log shared.jsonl --minutes 0.0001

@@ -2,7 +2,7 @@
  * catch: a library that is looked for in the current folder or that is not ours and is taken, one
  * of another version that is called, a missing library, driver or device that is not named, "auto"
  * that fails for want of a GPU or does not say why there is none, training on more devices than
- * one, a name that is taken though it means nothing. */
+ * it has processes, a process that has another's, a name that is taken though it means nothing. */
 #include "engine/devices.h"
 #include "engine/plugin.h"
 #include "engine/tensors.h"
@@ -62,21 +62,39 @@ static void names(void **state)
     }
 }
 
-/* Several are for serving alone: which names that is, is known before any library is looked for. */
-static void training_has_one_device(void **state)
+/* Which names are for how many is known before any library is looked for. */
+static void training_has_a_device_each(void **state)
 {
-    static const char *const bad[] = { "cuda:0,1", "cuda:all", "cuda-shim:1,0" };
+    static const struct {
+        const char *name;
+        uint32_t k, n;
+        int r;
+        unsigned device;
+    } all[] = { { "cuda:0,1", 0, 1, -EINVAL, 0 },
+                { "cuda:all", 0, 1, -EINVAL, 0 },
+                { "cuda-shim:1,0", 0, 3, -EINVAL, 0 },
+                { "cuda-shim:1,0", 0, 2, -ENOENT, 1 },
+                { "cuda-shim:1,0", 1, 2, -ENOENT, 0 },
+                { "cuda-shim:all", 3, 4, -ENOENT, 3 },
+                { "cuda-shim", 1, 2, -ENOENT, 0 },
+                { "cuda-shim:2", 1, 2, -ENOENT, 2 },
+                { "auto", 1, 2, 0, 1 } };
     const struct tensors_ops *ops;
     unsigned device;
 
     (void)state;
-    for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+    for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
         struct why why = { "" };
 
-        assert_int_equal(tensors_find(bad[i], &ops, &device, &why), -EINVAL);
-        assert_non_null(strstr(why.text, "training computes on one device"));
+        assert_int_equal(tensors_find(all[i].name, all[i].k, all[i].n, &ops, &device, &why),
+                         all[i].r);
+        assert_null(ops);
+        if (all[i].r == -EINVAL)
+            assert_non_null(strstr(why.text, "expected one device for each process"));
+        else
+            assert_int_equal(device, all[i].device);
     }
-    assert_int_equal(tensors_find("cpu", &ops, &device, NULL), 0);
+    assert_int_equal(tensors_find("cpu", 0, 1, &ops, &device, NULL), 0);
     assert_null(ops);
 }
 
@@ -194,7 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),
-        cmocka_unit_test(training_has_one_device),
+        cmocka_unit_test(training_has_a_device_each),
         cmocka_unit_test(says_what_is_missing),
         cmocka_unit_test(refuses_what_is_not_ours),
         cmocka_unit_test(the_shim_loads),

@@ -9,14 +9,20 @@
 
 int ranks_open(struct ranks *r)
 {
-    int rank, n;
+    MPI_Comm machine;
+    int rank, n, local, n_local;
 
     /* Products run on OpenMP's threads, which call nothing of MPI's. */
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &n) != MPI_SUCCESS ||
         MPI_Comm_rank(MPI_COMM_WORLD, &rank) != MPI_SUCCESS ||
-        MPI_Comm_size(MPI_COMM_WORLD, &n) != MPI_SUCCESS)
+        MPI_Comm_size(MPI_COMM_WORLD, &n) != MPI_SUCCESS ||
+        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &machine) !=
+            MPI_SUCCESS)
         return -EIO;
-    *r = (struct ranks){ (uint32_t)rank, (uint32_t)n };
+    if (MPI_Comm_rank(machine, &local) != MPI_SUCCESS ||
+        MPI_Comm_size(machine, &n_local) != MPI_SUCCESS || MPI_Comm_free(&machine) != MPI_SUCCESS)
+        return -EIO;
+    *r = (struct ranks){ (uint32_t)rank, (uint32_t)n, (uint32_t)local, (uint32_t)n_local };
     return 0;
 }
 
@@ -55,7 +61,7 @@ void ranks_share(const struct ranks *r, void *x, size_t n)
 
 int ranks_open(struct ranks *r)
 {
-    *r = (struct ranks){ 0, 1 };
+    *r = (struct ranks){ 0, 1, 0, 1 };
     return 0;
 }
 

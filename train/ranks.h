@@ -1,8 +1,8 @@
 /* train/ranks.h - one training run on several processes or machines: the trainer's door to MPI.
  *
  * Every process computes some of a step's sequences; gradients are summed, and each makes the same
- * step. Started without mpirun, or built without MPI, there is one process and nothing here costs
- * anything.
+ * step. `local` counts those of one machine, which has a device for each of them. Started without
+ * mpirun, or built without MPI, there is one process and nothing here costs anything.
  *
  * Threads    the main thread.
  * Errors     ranks_open: -EIO. A process that dies ends the others (MPI's own rule).
@@ -15,6 +15,7 @@
 
 struct ranks {
     uint32_t rank, n;
+    uint32_t local, n_local;
 };
 
 int ranks_open(struct ranks *r);

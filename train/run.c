@@ -8,6 +8,7 @@
 #include "train/progress.h"
 #include "train/ranks.h"
 #include "train/run_check.h"
+#include "train/run_device.h"
 #include "train/run_log.h"
 #include "train/step.h"
 #include "train/teacher.h"
@@ -180,28 +181,11 @@ static void say(struct run *r, const char *text)
 
 static int open_device(struct run *r, struct why *why)
 {
-    const struct recipe *c = r->recipe;
-    const char *lacks = run_lacks(&r->ranks);
-    const struct tensors_ops *ops = NULL;
-    struct why missing = { "" };
-    bool is_auto = strcmp(c->device, "auto") == 0;
-    char line[640];
-    unsigned n = 0;
-    int err;
+    char note[640] = "";
+    int err = run_device_open(r->recipe, &r->ranks, &r->on, note, sizeof(note), why);
 
-    if (is_auto && lacks) {
-        snprintf(line, sizeof(line), "On the CPU: a device has no %s yet.", lacks);
-        say(r, line);
-        return 0;
-    }
-    err = tensors_find(c->device, &ops, &n, is_auto ? &missing : why);
-    if (err == 0 && ops)
-        err = ops->open(n, &r->on, is_auto ? &missing : why);
-    if (is_auto && !r->on) {
-        snprintf(line, sizeof(line), "On the CPU: %s.", missing.text);
-        say(r, line);
-        return 0;
-    }
+    if (err == 0 && note[0])
+        say(r, note);
     return err;
 }
 
@@ -363,6 +347,8 @@ static void share_state(struct run *r)
         ranks_share(&r->ranks, o->t[i].m, o->t[i].n * sizeof(float));
         ranks_share(&r->ranks, o->t[i].v, o->t[i].n * sizeof(float));
     }
+    if (r->ranks.n > 1)
+        optim_put(o, 0);
 }
 
 static int read_state(struct run *r, struct why *why)
@@ -540,8 +526,11 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     if (err < 0)
         return err;
     gists_collect(&r->gist);
-    for (uint32_t i = 0; i < r->gist.params.n; i++)
-        ranks_sum(&r->ranks, r->gist.params.t[i].g, r->gist.params.t[i].n);
+    err = run_device_sum(r->on, &r->ranks, &r->gist.params);
+    if (err < 0 && is_lost(r))
+        return say_lost(r, why);
+    if (err < 0)
+        return why_set(why, err, "no memory for the gradients of other processes");
     ranks_sum_double(&r->ranks, sums, 5);
     run_log_step_init(ret);
     ret->ratio = common_ratio(r);

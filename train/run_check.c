@@ -109,20 +109,6 @@ static int check_files(const struct recipe *c, struct why *why)
     return r;
 }
 
-const char *run_lacks(const struct ranks *ranks)
-{
-    return ranks->n > 1 ? "several processes" : NULL;
-}
-
-static int check_device(const struct recipe *c, const struct ranks *ranks, struct why *why)
-{
-    const char *lacks = run_lacks(ranks);
-
-    if (!lacks || strcmp(c->device, "cpu") == 0 || strcmp(c->device, "auto") == 0)
-        return 0;
-    return why_set(why, -EINVAL, "device %s has no %s yet: use --device cpu", c->device, lacks);
-}
-
 int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why)
 {
     if (!c->model[0] || !c->corpus[0])
@@ -138,8 +124,6 @@ int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL, "checkpointing cannot be combined with loss-ae or coarse-rec");
     if ((c->train_base || c->model_out[0]) && check_base(c, why) < 0)
-        return -EINVAL;
-    if (check_device(c, ranks, why) < 0)
         return -EINVAL;
     return ranks->rank == 0 ? check_files(c, why) : 0;
 }

@@ -12,7 +12,5 @@
 
 /* Files are looked at by the first process alone, which writes them. */
 int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why);
-/* What of it no device but the CPU has yet, in words; NULL: it has all. */
-const char *run_lacks(const struct ranks *ranks);
 
 #endif
