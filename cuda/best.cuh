@@ -32,7 +32,7 @@ static __device__ __forceinline__ struct best warp_best(struct best b)
     return b;
 }
 
-/* Of a block of whole warps; the first warp's threads get it. Once a kernel. */
+/* Of a block of whole warps; every thread gets it. */
 static __device__ __forceinline__ struct best block_best(struct best b)
 {
     SHARED_STATIC(struct best, part, [WARP]);
@@ -42,9 +42,9 @@ static __device__ __forceinline__ struct best block_best(struct best b)
     if (lane == 0)
         part[threadIdx.x / WARP] = b;
     __syncthreads();
-    if (threadIdx.x >= WARP)
-        return b;
-    return warp_best(lane < blockDim.x / WARP ? part[lane] : BEST_NONE);
+    b = warp_best(lane < blockDim.x / WARP ? part[lane] : BEST_NONE);
+    __syncthreads(); /* part may be written again */
+    return b;
 }
 
 #endif

@@ -111,21 +111,6 @@ int k_loss(void *stream, const struct k_loss *a)
 
 /* --- the largest ------------------------------------------------------------------------------ */
 
-/* Of a block; every thread gets it. */
-static __device__ struct best all_best(struct best b)
-{
-    SHARED_STATIC(struct best, found, [WARP]);
-    unsigned lane = threadIdx.x % WARP;
-
-    b = warp_best(b);
-    if (lane == 0)
-        found[threadIdx.x / WARP] = b;
-    __syncthreads();
-    b = warp_best(lane < THREADS / WARP ? found[lane] : BEST_NONE);
-    __syncthreads(); /* found may be written again */
-    return b;
-}
-
 /* In rounds, each the largest of those behind the one before: lists are short, rows in the cache.
  */
 static __global__ void __launch_bounds__(THREADS) top(struct tensors_top a)
@@ -147,7 +132,7 @@ static __global__ void __launch_bounds__(THREADS) top(struct tensors_top a)
         for (uint32_t i = threadIdx.x; i < a.n_vocab; i += THREADS)
             if (z[i] > b.x && (z[i] < last.x || (z[i] == last.x && i > last.at)))
                 b = { z[i], i };
-        last = all_best(b);
+        last = block_best(b);
         if (threadIdx.x == 0) {
             a.ids[to + k] = last.at == UINT32_MAX ? 0 : last.at;
             a.p[to + k] = last.at == UINT32_MAX ? NAN : expf(last.x - most) / sum;
