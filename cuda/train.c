@@ -111,6 +111,11 @@ static int train_error(struct tensors *t)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+static uint64_t train_left(struct tensors *t)
+{
+    return rt_left(cuda_of(t)->rt);
+}
+
 static void *train_alloc(struct tensors *t, size_t n)
 {
     struct cuda *c = cuda_of(t);
@@ -531,6 +536,7 @@ const struct tensors_ops *gistd_tensors(void)
         .open = train_open,
         .close = train_close,
         .error = train_error,
+        .left = train_left,
         .alloc = train_alloc,
         .free = train_free,
         .put = train_put,
@@ -550,6 +556,7 @@ const struct tensors_ops *gistd_tensors(void)
         .give = train_give,
         .attn_open = attn_open,
         .attn_close = attn_close,
+        .attn_room = train_attn_room,
         .attn_see = attn_see,
         .attend = attend,
         .attend_back = attend_back,

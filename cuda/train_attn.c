@@ -107,6 +107,16 @@ static int room_for_keys(struct train_attn *a, uint32_t n_keys)
     return r;
 }
 
+size_t train_attn_room(const struct tensors_heads *h, const struct tensors_sizes *s)
+{
+    size_t block = h->block ? h->block : BLOCK, typed = tensors_size(h->type), f = sizeof(float),
+           queries = block * h->n_q, keys = (size_t)s->max_keys * h->n_kv,
+           scores = h->n_head * block * ld_of(s->max_keys);
+
+    return queries * (2 * typed + f) + 2 * keys * (typed + f) + 2 * scores * (typed + f) +
+           s->n_rows * sizeof(struct sight_row) + s->n_memory * sizeof(struct sight_key);
+}
+
 int train_attn_open(struct rt *rt, struct stage *stage, struct gemm *gemm,
                     const struct tensors_heads *h, struct train_attn **ret)
 {

@@ -21,6 +21,8 @@ struct train_attn;
 int train_attn_open(struct rt *rt, struct stage *stage, struct gemm *gemm,
                     const struct tensors_heads *h, struct train_attn **ret);
 void train_attn_close(struct train_attn *a);
+/* As the table has it. */
+size_t train_attn_room(const struct tensors_heads *h, const struct tensors_sizes *s);
 int train_attn_see(struct train_attn *a, const struct sight *s);
 int train_attn_run(struct train_attn *a, const struct tensors_attend *p);
 int train_attn_back(struct train_attn *a, const struct tensors_attend_back *p);

@@ -41,6 +41,7 @@ struct tensors_ops {
     void (*close)(struct tensors *t);
     int (*error)(struct tensors *t);
 
+    uint64_t (*left)(struct tensors *t);         /* bytes that are free; 0: nobody knows */
     void *(*alloc)(struct tensors *t, size_t n); /* NULL: no memory. Its bytes are anything */
     void (*free)(struct tensors *t, void *p);
     void (*put)(struct tensors *t, void *to, const void *host, size_t n);
@@ -66,6 +67,8 @@ struct tensors_ops {
 
     int (*attn_open)(struct tensors *t, const struct tensors_heads *h, struct tensors_attn **ret);
     void (*attn_close)(struct tensors_attn *a);
+    /* The bytes that it takes for sights of no more than these sizes. */
+    size_t (*attn_room)(const struct tensors_heads *h, const struct tensors_sizes *s);
     /* What the calls after it look at; the sight stays until the next one. */
     void (*attn_see)(struct tensors_attn *a, const struct sight *s);
     void (*attend)(struct tensors_attn *a, const struct tensors_attend *p);

@@ -95,6 +95,12 @@ struct tensors_heads {
     uint32_t block;      /* query rows that meet their keys at once; 0: as it is good */
 };
 
+/* The largest of several sights (engine/sight.h), each number by itself. all_keys: of all segments
+ * together. */
+struct tensors_sizes {
+    uint32_t n_rows, n_memory, max_keys, all_keys;
+};
+
 /* Of a layer's rows, those of segments [first_segment, end_segment): out = softmax(q k^T /
  * sqrt(hd)) v over what each sees. q, k, v unrotated in qkv (R, n_qkv). */
 struct tensors_attend {

@@ -1,8 +1,8 @@
 /* tests/test_cuda_train_attn.c - would catch: attention of a training step on the GPU, or one of
  * its derivatives, that is not what its formula gives in double precision: groups of 1 to 8 heads,
  * heads of 64 to 128 values, gists behind a segment's tokens and among them, memory of earlier
- * segments, rows that are frozen, blocks of queries that end within a segment; bits that depend on
- * the order of blocks.
+ * segments, rows that are frozen, blocks of queries that end within a segment; memory that is taken
+ * and was not said; bits that depend on the order of blocks.
  *
  * f32 within 2e-5 of what is largest, bf16 within 2 % of it. */
 #include "tests/support/tensors_rig.h"
@@ -191,12 +191,17 @@ static void attend_on(const struct world *w)
                                 device(rows * h->n_head * sizeof(float)) };
     struct tensors_attend_back back = { a, typed_to_device(h->type, w->dout, n_out),
                                         device(n_qkv * sizeof(float)) };
+    const struct sight *v = &w->view.sight;
+    struct tensors_sizes sizes = { v->n_rows, v->n_memory, v->max_keys, 0 };
     struct tensors_attn *attn;
+    uint64_t before;
 
     there.angles = to_device(w->angles, (size_t)ROWS * h->head_dim);
     ops->clear(on, back.dqkv, n_qkv * sizeof(float));
+    before = ops->left(on);
     assert_int_equal(ops->attn_open(on, &there, &attn), 0);
     ops->attn_see(attn, &w->view.sight);
+    assert_int_equal(before - ops->left(on), ops->attn_room(&there, &sizes));
     ops->attend(attn, &a);
     ops->attend_back(attn, &back);
     ops->attn_close(attn);

@@ -167,12 +167,14 @@ code 'a device that is lost' 1 env GISTD_SHIM_LOST="$PWD/lost" "$train" --config
     --device cuda-shim --checkpoint lost.ckpt
 says 'device cuda-shim failed'
 check 'leaves no checkpoint that is not one' [ ! -e lost.ckpt ]
-# What the first step takes is not there at the beginning: the larger one has room for all else.
-for bytes in 2000000 8000000; do
-    code 'a device without room' 1 env GISTD_SHIM_MEMORY=$bytes "$train" --config recipe.conf --model "$tiny" \
-        --corpus train.corpus --sequence 128 --ratios 8 --batch 1 --device cuda-shim
-    says 'device cuda-shim has no room for this'
-done
+code 'a plan' 0 device --plan --device cuda-shim
+check 'says how much' grep -q '^On cuda-shim: this takes ' "$tmp/out"
+check 'and of what' grep -q ' MB  attention$' "$tmp/out"
+code 'of the CPU' 0 device --plan
+code 'a device without room' 1 env GISTD_SHIM_MEMORY=8000000 "$train" --config recipe.conf --model "$tiny" \
+    --corpus train.corpus --sequence 128 --ratios 8 --batch 1 --device cuda-shim
+says 'device cuda-shim has no room for this: it takes '
+says ', and 8.0 MB are free'
 code 'a device rebuilds' 0 device --loss-ae 0.5 --device cuda-shim --log device-ae.jsonl --heldout heldout.corpus
 code 'the CPU rebuilds' 0 device --loss-ae 0.5 --log cpu-ae.jsonl
 check 'the same' python3 device.py device-ae.jsonl cpu-ae.jsonl

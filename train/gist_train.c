@@ -190,6 +190,8 @@ static int train(int argc, char **argv)
         recipe_print(&recipe, stdout);
         return OK;
     }
+    if (recipe.action == RECIPE_PLAN)
+        return run_plan(&recipe, stdout, &why) < 0 ? fail(FAILED, &why) : OK;
     return run_train(&recipe, &stop, &why) < 0 ? fail(FAILED, &why) : OK;
 }
 

@@ -16,6 +16,8 @@ static const struct options_item items[] = {
 /* Flags that only a command line can have. */
 static const struct options_action actions[] = {
     { "show", RECIPE_SHOW, "Print the resulting recipe and exit.", NULL },
+    { "plan", RECIPE_PLAN, "Print how much memory the run would take where it computes, and exit.",
+      NULL },
     { "help", RECIPE_HELP, "Print this text.", NULL },
 };
 

@@ -14,7 +14,7 @@
 
 #define RECIPE_TEXT_MAX OPTIONS_TEXT_MAX
 
-enum recipe_action { RECIPE_RUN, RECIPE_HELP, RECIPE_SHOW };
+enum recipe_action { RECIPE_RUN, RECIPE_HELP, RECIPE_SHOW, RECIPE_PLAN };
 
 /* In the order of the choices in recipe.def; method and mask as enum adapter_method and
  * adapter_mask. */

@@ -4,12 +4,12 @@
 #include "train/data/corpus.h"
 #include "train/eval.h"
 #include "train/file/model_write.h"
-#include "train/net/gemm.h"
 #include "train/progress.h"
 #include "train/ranks.h"
 #include "train/run_check.h"
 #include "train/run_device.h"
 #include "train/run_log.h"
+#include "train/run_room.h"
 #include "train/step.h"
 #include "train/teacher.h"
 
@@ -104,27 +104,6 @@ static char *text_of(const struct run *r)
     return NULL;
 }
 
-static struct gists_shape shape_of(const struct recipe *c)
-{
-    static const uint32_t n_projections[] = { [RECIPE_NONE] = 0,
-                                              [RECIPE_QKV] = ADAPTER_QKV__N,
-                                              [RECIPE_QKVO] = ADAPTER_O + 1,
-                                              [RECIPE_ALL] = ADAPTER_PROJECTION__N };
-    struct gists_shape s = { .method = (enum adapter_method)c->method,
-                             .mask = (enum adapter_mask)c->mask,
-                             .embedding = ADAPTER_EMBED_LAST,
-                             .n_embds = 1,
-                             .n_projections = n_projections[c->projections],
-                             .rank = c->rank,
-                             .seg_len = c->segment,
-                             .sinks = c->sinks,
-                             .n_ratios = c->ratios.n,
-                             .seed = c->seed };
-
-    memcpy(s.ratios, c->ratios.v, c->ratios.n * sizeof(*s.ratios));
-    return s;
-}
-
 static int open_corpus(struct run *r, const char *path, struct corpus **ret, struct why *why)
 {
     char digest[CORPUS_DIGEST_LEN];
@@ -182,11 +161,16 @@ static void say(struct run *r, const char *text)
 static int open_device(struct run *r, struct why *why)
 {
     char note[640] = "";
+    struct run_room room;
     int err = run_device_open(r->recipe, &r->ranks, &r->on, note, sizeof(note), why);
 
+    if (err == 0 && r->on)
+        err = run_room_make(r->recipe, r->on, &room, why);
+    if (err == 0 && r->on)
+        run_room_line(&room, r->recipe->device, note, sizeof(note));
     if (err == 0 && note[0])
         say(r, note);
-    return err;
+    return err == 0 && r->on ? run_room_check(&room, r->recipe->device, why) : err;
 }
 
 /* It does nothing any more. */
@@ -214,27 +198,12 @@ static int say_lost(const struct run *r, struct why *why)
                    (unsigned long long)r->at.step, r->recipe->device);
 }
 
-static bool wants_bf16(const struct run *r)
-{
-    const struct recipe *c = r->recipe;
-
-    return c->precision == RECIPE_BF16 ||
-           (c->precision == RECIPE_AUTO && (r->on || gemm_has_bf16()));
-}
-
 static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    struct gists_shape shape = shape_of(c);
-    struct step_rule rule = { .lm = c->loss_lm,
-                              .distill = c->loss_distill,
-                              .distill_top = c->distill_top,
-                              .tie = c->loss_tie,
-                              .tie_gamma = c->tie_gamma,
-                              .ae = c->loss_ae,
-                              .ae_share = c->ae_share,
-                              .seed = c->seed };
-    enum tensors_type type = wants_bf16(r) ? TENSORS_BF16 : TENSORS_F32;
+    struct gists_shape shape = run_room_gists(c);
+    struct step_rule rule = run_room_rule(c);
+    enum tensors_type type = run_room_type(c, r->on != NULL);
     int err = open_teacher(r, type, why);
 
     if (err < 0)
@@ -432,13 +401,13 @@ static int run_open(struct run *r, struct why *why)
     progress_start(&r->progress, stderr, 0, c->steps, 0, now());
     err = run_check(c, &r->ranks, why);
     if (err == 0)
+        err = open_device(r, why);
+    if (err == 0)
         err = open_model(r, why);
     if (err == 0)
         err = open_data(r, why);
     if (err == 0)
         err = agree(r, why);
-    if (err == 0)
-        err = open_device(r, why);
     if (err == 0)
         err = open_net(r, why);
     if (err == 0)
@@ -656,6 +625,28 @@ static int go(struct run *r, struct why *why)
         err = saved;
     if (err == 0 && !*r->stop && (r->at.step >= c->steps || r->evaluated != r->at.step))
         err = evaluate(r, r->at.step >= c->steps, why);
+    return err;
+}
+
+int run_plan(const struct recipe *recipe, FILE *f, struct why *why)
+{
+    const struct ranks alone = { 0, 1, 0, 1 };
+    struct tensors *on = NULL;
+    struct run_room room;
+    char note[640] = "";
+    int err = recipe->model[0] ? run_device_open(recipe, &alone, &on, note, sizeof(note), why)
+                               : why_set(why, -EINVAL, "--plan needs a model (--model FILE)");
+
+    if (err == 0 && note[0])
+        fprintf(f, "%s\n", note);
+    if (err == 0)
+        err = run_room_make(recipe, on, &room, why);
+    if (err == 0)
+        run_room_print(&room, on ? recipe->device : "the CPU", f);
+    if (err == 0)
+        err = run_room_check(&room, recipe->device, why);
+    if (on)
+        on->ops->close(on);
     return err;
 }
 

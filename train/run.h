@@ -15,6 +15,10 @@
 #include "train/recipe.h"
 
 #include <signal.h>
+#include <stdio.h>
+
+/* What its memory would be, in lines. -ENOMEM: there is not so much. */
+int run_plan(const struct recipe *recipe, FILE *f, struct why *why);
 
 int run_train(const struct recipe *recipe, const volatile sig_atomic_t *stop, struct why *why);
 

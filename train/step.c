@@ -13,6 +13,7 @@
 struct step {
     struct gists *gist;
     uint32_t n_tokens, max_rows;
+    bool base_trains;
     struct net *net;
     struct head *head;
     struct layout layouts[ADAPTER_RATIOS_MAX]; /* of the ratios that are trained */
@@ -38,7 +39,7 @@ static struct layout_shape shape_of(const struct step *s, enum layout_kind kind,
                                   .seg_len = g->seg_len,
                                   .ratio = ratio,
                                   .sinks = g->sinks,
-                                  .base_trains = s->gist->b->d_embd != NULL };
+                                  .base_trains = s->base_trains };
 }
 
 static int make_layouts(struct step *s)
@@ -82,15 +83,90 @@ static int take_buffers(struct step *s)
     return s->teacher_ids && s->teacher_p ? 0 : -ENOMEM;
 }
 
-static int open_ae(struct step *s)
+static struct ae_shape shape_of_ae(const struct step *s)
 {
     const struct gists_shape *g = &s->gist->shape;
     struct ae_shape shape = { .n_ratios = g->n_ratios, .max_tokens = s->n_tokens, .seed = g->seed };
-    uint32_t n_gists = s->max_rows - s->n_tokens;
 
     memcpy(shape.ratios, g->ratios, sizeof(shape.ratios));
+    return shape;
+}
+
+static int open_ae(struct step *s)
+{
+    struct ae_shape shape = shape_of_ae(s);
+    uint32_t n_gists = s->max_rows - s->n_tokens;
+
     s->gists = malloc(n_gists * sizeof(*s->gists));
     return s->gists ? ae_open(s->gist->b, &s->gist->params, &shape, &s->ae) : -ENOMEM;
+}
+
+static bool is_staged(const struct step *s)
+{
+    return s->gist->shape.method == ADAPTER_COARSE_REC;
+}
+
+static void free_layouts(struct step *s)
+{
+    for (uint32_t i = 0; i < ADAPTER_RATIOS_MAX; i++)
+        layout_fini(&s->layouts[i]);
+    layout_fini(&s->none);
+    layout_fini(&s->full);
+    layout_fini(&s->alone);
+}
+
+static void enlarge(struct tensors_sizes *most, const struct layout *l)
+{
+    uint32_t all = 0;
+
+    for (uint32_t i = 0; i < l->n_segments; i++)
+        all += sight_n_keys(&l->segments[i]);
+    most->n_rows = l->n_rows > most->n_rows ? l->n_rows : most->n_rows;
+    most->n_memory = l->n_memory > most->n_memory ? l->n_memory : most->n_memory;
+    most->max_keys = l->max_keys > most->max_keys ? l->max_keys : most->max_keys;
+    most->all_keys = all > most->all_keys ? all : most->all_keys;
+}
+
+/* Layouts of evaluations are among them: the whole text's attention is the largest. */
+static size_t attention_room(const struct step *s, const struct tensors_ops *ops)
+{
+    struct tensors_heads heads = base_heads(s->gist->b);
+    struct tensors_sizes most = { 0 };
+
+    for (uint32_t i = 0; i < s->gist->shape.n_ratios; i++)
+        enlarge(&most, &s->layouts[i]);
+    enlarge(&most, &s->none);
+    enlarge(&most, &s->alone);
+    enlarge(&most, &s->full);
+    return ops->attn_room(&heads, &most);
+}
+
+static size_t decoder_room(const struct step *s, const struct tensors_ops *ops, size_t *ret_values)
+{
+    struct ae_shape shape = shape_of_ae(s);
+    struct tensors_heads heads = ae_heads(s->gist->b, &shape);
+    struct tensors_sizes most = { 2 * s->n_tokens, 0, heads.block, 2 * s->n_tokens };
+
+    return ae_room(s->gist->b, &shape, ret_values) + ops->attn_room(&heads, &most);
+}
+
+int step_room(struct gists *g, bool base_trains, uint32_t n_tokens, bool checkpointing,
+              const struct step_rule *rule, const struct tensors_ops *ops, struct step_room *ret)
+{
+    struct step s = { .gist = g, .n_tokens = n_tokens, .rule = *rule, .base_trains = base_trains };
+    int r = make_layouts(&s);
+
+    *ret = (struct step_room){ 0 };
+    if (r == 0) {
+        ret->rows = net_room(g->b, s.max_rows, checkpointing, is_staged(&s)) +
+                    (size_t)s.max_rows * g->b->m->n_embd * sizeof(float);
+        ret->head = head_room(g->b);
+        ret->attention = attention_room(&s, ops);
+        if (rule->ae > 0)
+            ret->decoder = decoder_room(&s, ops, &ret->n_values);
+    }
+    free_layouts(&s);
+    return r;
 }
 
 int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const struct step_rule *rule,
@@ -104,10 +180,10 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
     s->gist = g;
     s->n_tokens = n_tokens;
     s->rule = *rule;
+    s->base_trains = g->b->d_embd != NULL;
     r = make_layouts(s);
     if (r == 0)
-        r = net_open(g->b, s->max_rows, checkpointing, g->shape.method == ADAPTER_COARSE_REC,
-                     &s->net);
+        r = net_open(g->b, s->max_rows, checkpointing, is_staged(s), &s->net);
     if (r == 0)
         r = head_open(g->b, &s->head);
     if (r == 0)
@@ -126,11 +202,7 @@ void step_close(struct step *s)
 {
     if (!s)
         return;
-    for (uint32_t i = 0; i < ADAPTER_RATIOS_MAX; i++)
-        layout_fini(&s->layouts[i]);
-    layout_fini(&s->none);
-    layout_fini(&s->full);
-    layout_fini(&s->alone);
+    free_layouts(s);
     ae_close(s->ae);
     free(s->gists);
     head_close(s->head);

@@ -41,6 +41,14 @@ struct step_loss {
 
 struct step;
 
+/* Bytes where it is computed, and values of the decoder that are trained beside them. */
+struct step_room {
+    size_t rows, head, attention, decoder, n_values;
+};
+/* Of a gist that may be no more than its base's and its own shape, with who computes. */
+int step_room(struct gists *g, bool base_trains, uint32_t n_tokens, bool checkpointing,
+              const struct step_rule *rule, const struct tensors_ops *ops, struct step_room *ret);
+
 /* Sequences of n_tokens, ratios of the gist's shape. */
 int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const struct step_rule *rule,
               struct step **ret);

@@ -195,31 +195,56 @@ static int add_params(struct ae *a)
     return 0;
 }
 
-static int open_attn(struct ae *a, uint32_t max_ratio)
+static struct ae describe(const struct base *b, const struct ae_shape *shape)
 {
-    struct tensors_heads heads = base_heads(a->b);
+    struct ae a = { .b = b, .shape = *shape, .n_slot = b->m->n_layer * 2 * b->n_kv };
+    uint32_t least = UINT32_MAX;
 
-    heads.block = max_ratio + 1;
-    return a->ops->attn_open(a->on, &heads, &a->attn);
+    for (uint32_t i = 0; i < shape->n_ratios; i++)
+        least = shape->ratios[i] < least ? shape->ratios[i] : least;
+    a.max_gists = shape->max_tokens / least + 1;
+    a.max_rows = shape->max_tokens + a.max_gists;
+    set_shapes(&a);
+    return a;
+}
+
+struct tensors_heads ae_heads(const struct base *b, const struct ae_shape *shape)
+{
+    struct tensors_heads heads = base_heads(b);
+
+    for (uint32_t i = 0; i < shape->n_ratios; i++)
+        heads.block = shape->ratios[i] >= heads.block ? shape->ratios[i] + 1 : heads.block;
+    return heads;
+}
+
+size_t ae_room(const struct base *b, const struct ae_shape *shape, size_t *ret_values)
+{
+    struct ae a = describe(b, shape);
+    size_t n_embd = b->m->n_embd, n_ff = b->m->n_ff, f = sizeof(float),
+           typed = tensors_size(b->type), matrices = 0,
+           row = (5 * n_embd + 2 * b->n_qkv + b->m->n_head + 3) * f +
+                 (3 * n_embd + 2 * b->n_q + 3 * n_ff + b->n_qkv) * typed;
+    bool biased = b->m->arch == MODEL_QWEN2;
+
+    *ret_values = 0;
+    for (enum part p = 0; p < PART__N; p++) {
+        size_t n = (size_t)a.mat[p].n_out * a.mat[p].n_in;
+
+        matrices += is_matrix(p) ? n : 0;
+        *ret_values += !biased && (p == BQ || p == BK || p == BV) ? 0 : n;
+    }
+    return a.max_rows * row + (size_t)a.max_gists * a.n_slot * (f + typed) + matrices * typed +
+           (biased ? b->n_qkv : 0) * f;
 }
 
 static int open_all(struct ae *a)
 {
-    uint32_t least = UINT32_MAX, most = 0;
-    int r;
+    struct tensors_heads heads = ae_heads(a->b, &a->shape);
+    int r = add_params(a);
 
-    for (uint32_t i = 0; i < a->shape.n_ratios; i++) {
-        least = a->shape.ratios[i] < least ? a->shape.ratios[i] : least;
-        most = a->shape.ratios[i] > most ? a->shape.ratios[i] : most;
-    }
-    a->n_slot = a->b->m->n_layer * 2 * a->b->n_kv;
-    a->max_gists = a->shape.max_tokens / least + 1;
-    a->max_rows = a->shape.max_tokens + a->max_gists;
-    set_shapes(a);
-    r = add_params(a);
     if (r == 0 && (!take_rows(a) || !take_lists(a)))
         r = -ENOMEM;
-    return r < 0 ? r : open_attn(a, most);
+    return r < 0 ? r : a->ops->attn_open(a->on, &heads, &a->attn);
 }
 
 int ae_open(const struct base *b, struct optim *params, const struct ae_shape *shape,
@@ -231,11 +256,10 @@ int ae_open(const struct base *b, struct optim *params, const struct ae_shape *s
 
     if (!a)
         return -ENOMEM;
-    a->b = b;
+    *a = describe(b, shape);
     a->on = b->on;
     a->ops = b->on->ops;
     a->params = params;
-    a->shape = *shape;
     r = open_all(a);
     if (r < 0) {
         ae_close(a);

@@ -34,6 +34,12 @@ struct ae_shape {
     uint64_t seed;
 };
 
+/* What it takes where it is computed, beside the values that are trained and attention's own; and
+ * how many of these values there are. Of a base that may be no more than its shape. */
+size_t ae_room(const struct base *b, const struct ae_shape *shape, size_t *ret_values);
+/* What its attention is opened with. */
+struct tensors_heads ae_heads(const struct base *b, const struct ae_shape *shape);
+
 int ae_open(const struct base *b, struct optim *params, const struct ae_shape *shape,
             struct ae **ret);
 void ae_close(struct ae *a);

@@ -117,6 +117,17 @@ static bool lane_keys(struct lane *w, const struct tensors_heads *b, size_t n_ke
     return w->k && w->v && w->p && w->ds && w->s && w->dp;
 }
 
+size_t attn_room(const struct tensors_heads *heads, const struct tensors_sizes *s)
+{
+    size_t typed = tensors_size(heads->type), f = sizeof(float), hd = heads->head_dim,
+           n = (size_t)group(heads) * BLOCK;
+
+    return (size_t)omp_get_max_threads() *
+               (n * hd * 2 * (typed + f) + 2 * s->max_keys * hd * typed +
+                2 * n * s->max_keys * (typed + f)) +
+           (size_t)s->all_keys * 2 * heads->n_kv * f;
+}
+
 int attn_open(const struct tensors_heads *heads, struct attn **ret)
 {
     struct attn *a = calloc(1, sizeof(*a));

@@ -19,6 +19,8 @@
 struct attn;
 
 int attn_open(const struct tensors_heads *heads, struct attn **ret);
+/* Bytes of all threads, without what oneDNN keeps. */
+size_t attn_room(const struct tensors_heads *heads, const struct tensors_sizes *s);
 void attn_close(struct attn *a);
 int attn_error(const struct attn *a);
 

@@ -277,15 +277,51 @@ static int take_all(struct base *b)
     return r == 0 ? b->on->ops->error(b->on) : r;
 }
 
+struct base base_shape(const struct model *m, enum tensors_type type, uint32_t max_pos)
+{
+    uint32_t n_q = m->n_head * m->head_dim, n_kv = m->n_head_kv * m->head_dim;
+
+    return (struct base){
+        .m = m, .type = type, .n_q = n_q, .n_kv = n_kv, .n_qkv = n_q + 2 * n_kv, .max_pos = max_pos
+    };
+}
+
+static size_t matrices_len(const struct base *b)
+{
+    size_t n = 0;
+
+    for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
+        n += base_len(b, w);
+    return b->m->n_layer * n;
+}
+
+size_t base_room(const struct base *b, bool trains)
+{
+    const struct model *m = b->m;
+    size_t n_embds = (size_t)m->n_vocab * m->n_embd,
+           n_vectors = m->n_layer * vectors_len(b) + m->n_embd;
+
+    return (matrices_len(b) + n_embds) * tensors_size(b->type) +
+           ((trains ? 0 : n_embds) + n_vectors + (size_t)b->max_pos * m->head_dim) * sizeof(float);
+}
+
+size_t base_n_values(const struct base *b)
+{
+    const struct model *m = b->m;
+    bool tied = m->packed.extents[PACKED_OUTPUT].len == 0;
+    size_t n_vectors = 2 * (size_t)m->n_embd + (m->arch == MODEL_QWEN2 ? b->n_qkv : 0);
+
+    return matrices_len(b) + (tied ? 1 : 2) * (size_t)m->n_vocab * m->n_embd +
+           m->n_layer * n_vectors + m->n_embd;
+}
+
 int base_open(struct base *b, struct tensors *on, const struct model *m, enum tensors_type type,
               uint32_t max_pos)
 {
     int r = 0;
 
-    *b = (struct base){ .m = m, .on = on, .type = type, .max_pos = max_pos };
-    b->n_q = m->n_head * m->head_dim;
-    b->n_kv = m->n_head_kv * m->head_dim;
-    b->n_qkv = b->n_q + 2 * b->n_kv;
+    *b = base_shape(m, type, max_pos);
+    b->on = on;
     if (!on)
         r = tensors_cpu.open(0, &b->own, NULL);
     if (!on && r == 0)

@@ -21,6 +21,8 @@
 #include "engine/tensors.h"
 #include "train/net/optim.h"
 
+#include <stdbool.h>
+
 enum base_matrix {
     BASE_QKV,     /* (n_q + 2 n_kv, n_embd) */
     BASE_O,       /* (n_embd, n_q) */
@@ -57,6 +59,12 @@ struct base {
     uint32_t max_pos;
     struct tensors *own; /* what base_open opened */
 };
+
+/* The widths alone, of a model that may have no data (model_shape): nothing to close. What one that
+ * is open takes where it is computed, beside the values that it trains; and how many these are. */
+struct base base_shape(const struct model *m, enum tensors_type type, uint32_t max_pos);
+size_t base_room(const struct base *b, bool trains);
+size_t base_n_values(const struct base *b);
 
 /* on: borrowed; NULL: the CPU, of its own. -ENOMEM, or what `on` says. */
 int base_open(struct base *b, struct tensors *on, const struct model *m, enum tensors_type type,

@@ -140,14 +140,40 @@ static int make_layers(struct gists *g)
     return r;
 }
 
+static struct gists describe(const struct base *b, const struct gists_shape *shape)
+{
+    struct gists g = { .b = b, .shape = *shape };
+
+    for (unsigned p = 0; p < shape->n_projections; p++)
+        g.n_matrices = projection(&g, p).matrix + 1;
+    return g;
+}
+
+size_t gists_room(const struct base *b, const struct gists_shape *shape, size_t *ret_values)
+{
+    struct gists g = describe(b, shape);
+    size_t n_layer = b->m->n_layer, largest = 0, all = 0, low = 0;
+
+    for (enum base_matrix w = 0; w < g.n_matrices; w++) {
+        all += base_len(b, w);
+        largest = base_len(b, w) > largest ? base_len(b, w) : largest;
+    }
+    for (unsigned p = 0; p < shape->n_projections; p++) {
+        struct projection q = projection(&g, p);
+
+        low += (size_t)shape->rank * (q.n_in + q.n_out);
+    }
+    *ret_values = (size_t)shape->n_embds * b->m->n_embd + n_layer * (shape->rank ? low : all);
+    return n_layer * all * tensors_size(b->type) +
+           (shape->rank && all ? largest + n_layer * all : 0) * sizeof(float);
+}
+
 int gists_open(struct gists *g, const struct base *b, const struct gists_shape *shape)
 {
     int r;
 
-    *g = (struct gists){ .b = b, .shape = *shape };
+    *g = describe(b, shape);
     g->params.on = b->on;
-    for (unsigned p = 0; p < shape->n_projections; p++)
-        g->n_matrices = projection(g, p).matrix + 1;
     r = add_params(g);
     if (r == 0)
         r = make_layers(g);

@@ -44,6 +44,10 @@ struct gists {
     size_t n_d_whole;
 };
 
+/* What they take where they are computed, beside the values that are trained; and how many of
+ * these there are. Of a base that may be no more than its shape. */
+size_t gists_room(const struct base *b, const struct gists_shape *shape, size_t *ret_values);
+
 int gists_open(struct gists *g, const struct base *b, const struct gists_shape *shape);
 void gists_close(struct gists *g);
 

@@ -17,6 +17,13 @@ struct head {
     struct tensors_told told[BLOCK];
 };
 
+size_t head_room(const struct base *b)
+{
+    size_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab, typed = tensors_size(b->type);
+
+    return BLOCK * ((n_embd + n_vocab) * (typed + sizeof(float)) + sizeof(float));
+}
+
 int head_open(const struct base *b, struct head **ret)
 {
     struct head *h = calloc(1, sizeof(*h));

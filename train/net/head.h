@@ -37,6 +37,9 @@ struct head_loss {
 
 struct head;
 
+/* What it takes where it is computed. */
+size_t head_room(const struct base *b);
+
 int head_open(const struct base *b, struct head **ret);
 void head_close(struct head *h);
 

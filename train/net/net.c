@@ -92,6 +92,19 @@ static bool take_all(struct net *n)
            take(n, &n->t_qkv, b->n_qkv, typed) && take(n, &n->t_q, b->n_q, typed);
 }
 
+size_t net_room(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged)
+{
+    const struct model *m = b->m;
+    size_t n_embd = m->n_embd, n_ff = m->n_ff, n_layer = m->n_layer, f = sizeof(float),
+           typed = tensors_size(b->type),
+           rest = (n_embd + 2 + b->n_qkv + m->n_head) * f + (b->n_q + 2 * n_ff) * typed,
+           kept = n_layer * n_embd * f + (checkpointing ? 1 : n_layer) * rest,
+           once = ((checkpointing ? 3 : 2) * n_embd + (staged ? n_layer : 1) * b->n_qkv + 1) * f +
+                  (n_embd + n_ff + b->n_qkv + b->n_q) * typed;
+
+    return max_rows * (kept + once);
+}
+
 int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
              struct net **ret)
 {

@@ -38,6 +38,9 @@ struct net_gist {
 
 struct net;
 
+/* What it takes where it is computed, without attention's own. */
+size_t net_room(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged);
+
 /* Room for sequences of max_rows rows; staged: also of layouts with several stages. -EINVAL: both
  * staged and checkpointing. */
 int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
@@ -67,6 +70,6 @@ int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
 /* Another base of the same shape from now on. */
 void net_set_base(struct net *n, const struct base *b);
 
-size_t net_bytes(const struct net *n);
+size_t net_bytes(const struct net *n); /* net_room of it */
 
 #endif

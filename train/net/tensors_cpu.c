@@ -78,6 +78,12 @@ static int cpu_error(struct tensors *t)
     return cpu_of(t)->err ? cpu_of(t)->err : gemm_error(cpu_of(t)->gemm);
 }
 
+static uint64_t cpu_left(struct tensors *t)
+{
+    (void)t;
+    return 0;
+}
+
 static void *cpu_alloc(struct tensors *t, size_t n)
 {
     (void)t;
@@ -368,6 +374,7 @@ const struct tensors_ops tensors_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .error = cpu_error,
+    .left = cpu_left,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .put = cpu_copy,
@@ -387,6 +394,7 @@ const struct tensors_ops tensors_cpu = {
     .give = cpu_give,
     .attn_open = cpu_attn_open,
     .attn_close = cpu_attn_close,
+    .attn_room = attn_room,
     .attn_see = cpu_attn_see,
     .attend = cpu_attend,
     .attend_back = cpu_attend_back,
