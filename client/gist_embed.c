@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* Rows come in order and are kept in ids (how many tokens) and logprobs (the numbers), until it is
- * known that there are all of them. */
+ * known that there are all of them. No more rows than there are texts, and all of one length:
+ * n_embd is that of the first reply. */
 static int keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     uint64_t n = rep->u.embedding.n, n_embd = rep->u.embedding.n_embd;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+/* Before the text that they are of. top_ids and top_logprobs are (n_ids, n_top). */
 static void give_logprobs(struct gist_request *r, const struct wire_rep *rep)
 {
     uint32_t n_top = rep->u.text.n_top;
@@ -51,7 +52,8 @@ static int give_text(struct gist_request *r, const struct wire_rep *rep)
     return 0;
 }
 
-/* One of several has ended; or the only one. */
+/* One of several has ended; or the only one. Results lie in steps of what the caller's program
+ * takes for their size, which may be of another version. */
 static int give_result(struct gist_request *r, uint32_t answer, const struct gist_result *result)
 {
     size_t len = r->conn->sizes.result;
@@ -104,6 +106,8 @@ static int add_outputs(gist_session *s, const struct gist_sampling *p, struct gi
     return 0;
 }
 
+/* 0 is what a field has that nobody set. Where it means something as well, a flag says that it was
+ * set: has_top_p and the others. */
 static int make_generate(gist_session *s, const struct gist_sampling *sampling,
                          struct gist_request *ret)
 {

@@ -65,6 +65,7 @@ int gist_keep(gist_session *s, uint32_t seconds, struct gist_kept *ret_kept)
     return err;
 }
 
+/* The callback's struct is the request's: it is gone when the callback returns. */
 static void tell_kept(struct gist_request *r, int err)
 {
     r->end.kept(r->arg, err, err == 0 ? &r->kept : NULL);
@@ -104,7 +105,8 @@ static int keep_attached(struct gist_request *r, const struct wire_rep *rep, con
     return 0;
 }
 
-/* A session that this connection has already comes back as the same one. */
+/* A session that this connection has already comes back as the same one. r->opening is then left
+ * over, and is freed where the request ends. */
 static gist_session *take(struct gist_request *r)
 {
     gist_session *s = r->conn->sessions;

@@ -147,6 +147,7 @@ int gist_document_add(gist_conn *c, const char *name, const char *text, size_t l
     return err;
 }
 
+/* The document's own arg is for those who wait: here both callbacks get the one of the call. */
 int gist_document_add_start(gist_conn *c, const char *name, const char *text, size_t len,
                             const struct gist_document *document, gist_done_fn *on_done, void *arg,
                             uint64_t *ret_request)
@@ -162,6 +163,7 @@ int gist_document_add_start(gist_conn *c, const char *name, const char *text, si
 
 /* --- both ------------------------------------------------------------------------------------- */
 
+/* A row and its strings lie in the reply, and are gone when the callback returns. */
 static int give_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     (void)bulk;

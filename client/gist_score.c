@@ -168,6 +168,7 @@ static int run_score(struct gist_request *r, struct gist_score *ret_score)
     return err;
 }
 
+/* The arrays stay the request's, and are gone when the callback returns. */
 static void tell_score(struct gist_request *r, int err)
 {
     struct gist_score score = score_of(r);

@@ -1,3 +1,9 @@
+/* client/gist_session.c - sessions: open, append, close.
+ *
+ * Each call is there twice, and both go the same way: make_...() fills in a request, which borrows
+ * what the caller passed. The one waits for its end (gist_run), the other hands it over
+ * (gist_submit), which copies what could not be sent at once. So a maker's memory is free again
+ * when either returns. on_reply, keep_...() here, reads what comes back. */
 /* client/gist_session.c - sessions: open, append, close. */
 #include "client/gist_open.h"
 
@@ -17,7 +23,8 @@ static int keep_session(struct gist_request *r, const struct wire_rep *rep, cons
     return 0;
 }
 
-/* The daemon has opened it: it is the connection's. */
+/* The daemon has opened it: it is the connection's, in front of its list. Nothing here can fail,
+ * see gist_make_room. */
 gist_session *gist_adopt(struct gist_request *r)
 {
     gist_session *s = r->opening;
@@ -31,6 +38,8 @@ gist_session *gist_adopt(struct gist_request *r)
     return s;
 }
 
+/* Before the request goes out: a session that the daemon has opened and that nobody can name, for
+ * want of memory here, would take its room until the connection ends. */
 int gist_make_room(struct gist_request *r)
 {
     r->opening = calloc(1, sizeof(*r->opening));
@@ -168,6 +177,7 @@ int gist_fork_start(gist_session *s, const char *label, gist_session_fn *on_sess
     return gist_start_open(&r, on_session, arg, ret_request);
 }
 
+/* A session that is of another length than was asked for would go on with the wrong text. */
 static int check_rewound(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     (void)bulk;
@@ -275,6 +285,8 @@ static int start_append(struct gist_request *r, gist_done_fn *on_done, void *arg
     return gist_start(r, on_done, arg, ret_request);
 }
 
+/* The callback is that of now: gist_on_progress changes what is appended later, not what is under
+ * way. */
 static struct gist_request make_append(gist_session *s, enum wire_append_kind kind,
                                        const void *bulk, size_t len)
 {
@@ -335,7 +347,8 @@ int gist_append_tokens_start(gist_session *s, const uint32_t *ids, size_t n, gis
 }
 
 /* The texts of all messages, one after the other, and the table that says where each ends. Copied
- * into one piece, since bulk is one. A message's text may be empty. */
+ * into one piece, since bulk is one. A message's text may be empty. Roles stay the caller's: they
+ * are borrowed as the text of any request is. */
 static int gather_chat(const struct gist_message *msgs, size_t n,
                        struct wire_chat_message **ret_list, char **ret_text, size_t *ret_len)
 {

@@ -287,7 +287,8 @@ static void copy_traces(const struct wire_traced *t, uint8_t *to, size_t len)
     }
 }
 
-/* The rows live until the callback returns. */
+/* The rows live until the callback returns. A trace of one number that has no row is an error here:
+ * to the daemon it is an empty list. */
 static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_traced *t = &rep->u.traced;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Every sized struct begins with a size_t. One that has no more than that, or zero, was never
- * filled in. */
+ * filled in. What the caller's struct lacks, being older, is 0 here: unset. */
 int gist_copy_sized(void *dst, size_t dst_size, const void *src)
 {
     const uint8_t *tail;
@@ -31,6 +31,7 @@ int gist_copy_sized(void *dst, size_t dst_size, const void *src)
     return 0;
 }
 
+/* What the caller's struct has beyond ours, being newer, is 0 for him. */
 void gist_copy_out(void *dst, size_t dst_size, const void *src, size_t src_size)
 {
     size_t n = dst_size < src_size ? dst_size : src_size;
@@ -205,7 +206,8 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
     return 0;
 }
 
-/* Doubling, and never past what can be counted in bytes. */
+/* Doubling, and never past what can be counted in bytes. The limit leaves room for that doubling:
+ * cap * elem never wraps. */
 int gist_array_add(struct gist_array *a, const void *src, size_t n, size_t elem)
 {
     size_t cap = a->cap ? a->cap : 256;
