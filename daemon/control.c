@@ -591,9 +591,10 @@ static void on_time(struct control *c)
     if (c->watchdog_ns && c->watchdog_next_ns <= now)
         feed_watchdog(c, now);
     if (c->paused && c->resume_ns <= now) {
-        c->paused = false;
         open_reserve(c);
-        (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
+        /* What accept() had too little of, this may have too little of as well. */
+        c->paused = watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN) < 0;
+        c->resume_ns = now + RESUME_NS;
     }
 }
 

@@ -1,7 +1,7 @@
 /* tests/test_letters.c - control thread and scheduler in this process, whose letters are held up at
  * chosen places until they cross. Would catch: a thread that looks at what the other has freed, a
  * letter for a client that is gone, a stop that is lost or comes too early, a place that is never
- * free again, a mailbox that is too small.
+ * free again, a mailbox that is too small, a pause that has no end.
  *
  * mailbox_put, mailbox_take and served_load are wrapped by the linker. A rule says where a thread
  * waits, and for what; nothing waits for a time.
@@ -11,6 +11,7 @@
 #include "daemon/sched.h"
 #include "ipc/handshake.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/fault.h"
 #include "tests/support/hostile.h"
 #include "tests/support/scratch.h"
 
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -161,7 +163,8 @@ static void *run_control(void *arg)
     return control_run(arg) < 0 ? arg : NULL;
 }
 
-static void begin(const struct rule *r, uint32_t max_clients, bool with_sched)
+/* All up to the threads. */
+static void prepare(const struct rule *r, uint32_t max_clients)
 {
     struct why why = { "" };
 
@@ -189,6 +192,11 @@ static void begin(const struct rule *r, uint32_t max_clients, bool with_sched)
                                 .to_sched = &to_sched,
                                 .from_sched = &from_sched };
     assert_int_equal(control_open(&control), 0);
+}
+
+static void begin(const struct rule *r, uint32_t max_clients, bool with_sched)
+{
+    prepare(r, max_clients);
     assert_int_equal(pthread_create(&control_thread, NULL, run_control, &control), 0);
     if (with_sched)
         assert_int_equal(pthread_create(&sched_thread, NULL, sched_main, sched), 0);
@@ -559,6 +567,40 @@ static void test_three_letters_a_place(void **state)
         fill(sizes[i]);
 }
 
+/* --- a pause in accepting ----------------------------------------------------------------------
+ */
+
+static struct fault failed_call;
+
+/* The first call of this thread that can fail does. */
+static void *run_control_and_fail(void *arg)
+{
+    void *r;
+
+    fault_arm(1);
+    r = run_control(arg);
+    (void)fault_disarm(&failed_call);
+    return r;
+}
+
+/* The end of a pause, at which the listener can't be waited for: there is a later end. */
+static void test_pause_ends_though_a_watch_fails(void **state)
+{
+    struct hostile h;
+
+    (void)state;
+    prepare(NULL, 1);
+    assert_int_equal(epoll_ctl(control.epoll, EPOLL_CTL_DEL, listener.fd, NULL), 0);
+    control.paused = true;
+    assert_int_equal(pthread_create(&control_thread, NULL, run_control_and_fail, &control), 0);
+    assert_int_equal(pthread_create(&sched_thread, NULL, sched_main, sched), 0);
+    come_in(&h);
+    stop();
+    end(true);
+    hostile_close(&h);
+    assert_string_equal(failed_call.name, "epoll_ctl");
+}
+
 static int set_up(void **state)
 {
     struct rlimit l;
@@ -586,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_burial_takes_long),
         cmocka_unit_test(test_death_crosses_the_end),
         cmocka_unit_test(test_three_letters_a_place),
+        cmocka_unit_test(test_pause_ends_though_a_watch_fails),
     };
 
     return cmocka_run_group_tests(tests, set_up, NULL);
