@@ -4,7 +4,7 @@
  * neither in the table nor in the list by use: they are found by owner and policy (find_root), and
  * go with their last child (evict).
  *
- * A node refers to its pages by the pool's counts. What it holds alone can be had (P4 of
+ * A node holds references of the pool's to its pages. What it holds alone can be had (P4 of
  * engine/kv/pool.h), whatever its place in the tree; so reclaim() has a last resort that breaks
  * branches. */
 #include "daemon/prefix.h"
