@@ -10,6 +10,9 @@
 #define TOGETHER_MAX 4u
 #define TOGETHER_NS  (CLOCK_MS / 10)
 
+/* Before it is left in the middle of a message, because no moment comes that nothing is there. */
+#define PATIENCE_MAX (4 * TOGETHER_MAX)
+
 /* Between two moves away, and between two to whoever it waits for: of two clients on two CPUs each
  * message would call it to another one. A move takes some 20 us, so this is 4 % of the time at
  * most. */
@@ -73,7 +76,6 @@ void seat_free(struct seat *s, int beside)
     if (join || s->at != SEAT_FREE)
         (void)sched_setaffinity(0, sizeof(s->all), set_of(s->all));
     s->at = SEAT_FREE;
-    s->together = 0;
 }
 
 /* Home, when that is another CPU: no worker runs there. */
@@ -94,7 +96,6 @@ static void go_away(struct seat *s, int from)
 void seat_met(struct seat *s, bool shared)
 {
     uint64_t now;
-    int cpu;
 
     if (!shared || !s->moves) {
         s->together = 0;
@@ -103,12 +104,22 @@ void seat_met(struct seat *s, bool shared)
     now = clock_ns();
     s->together = now < s->met_ns + TOGETHER_NS ? s->together + 1 : 1;
     s->met_ns = now;
-    if (s->together < TOGETHER_MAX || now < s->moved_ns + AWAY_NS)
-        return;
+    if (s->together >= PATIENCE_MAX && seat_leaves(s))
+        seat_leave(s);
+}
+
+bool seat_leaves(const struct seat *s)
+{
+    return s->together >= TOGETHER_MAX && clock_ns() >= s->moved_ns + AWAY_NS;
+}
+
+void seat_leave(struct seat *s)
+{
+    int cpu = sched_getcpu();
+
     s->together = 0;
-    cpu = sched_getcpu();
     if (cpu < 0)
         return;
-    s->moved_ns = now;
+    s->moved_ns = clock_ns();
     go_away(s, cpu);
 }

@@ -6,8 +6,8 @@
  * for seconds. Beside a worker the owner halves the speed of every step; beside a client each
  * message costs a sleep and a wake-up.
  *
- *         seat_home: before a step                seat_met: a burst of messages from this very CPU
- *     FREE ----------------------> HOME    FREE, HOME ------------------------------------> AWAY
+ *         seat_home: before a step               seat_leave: a burst of messages from this CPU
+ *     FREE ----------------------> HOME    FREE, HOME ----------------------------------> AWAY
  *                                 AWAY ------------------> HOME    by seat_home as well
  *     HOME, AWAY ----------------> FREE    by seat_free, before it sleeps: the kernel wakes it
  *                                          where it likes, which is where it slept if that is idle
@@ -48,5 +48,12 @@ void seat_free(struct seat *s, int beside);
 
 /* A message came; shared: from somebody who runs on this CPU. */
 void seat_met(struct seat *s, bool shared);
+
+/* Whether there was a burst, and it is to go. The moment for it is when every message has its
+ * answer, so that nobody sleeps for one: the kernel puts who is woken beside who woke it, where
+ * their CPUs share no cache, and he would come along. Who finds no such moment is sent by seat_met.
+ */
+bool seat_leaves(const struct seat *s);
+void seat_leave(struct seat *s);
 
 #endif

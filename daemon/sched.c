@@ -475,6 +475,17 @@ static bool something_came(struct sched *s)
     return false;
 }
 
+/* Away from the CPU of who spoke last, when he waits for nothing: said before it is done, since he
+ * runs as soon as we are gone, and would find us beside him still and sleep. */
+static bool leave(struct sched *s)
+{
+    if (!seat_leaves(&s->seat) || something_came(s))
+        return false;
+    chan_leave_cpu(s->latest->chan);
+    seat_leave(&s->seat);
+    return true;
+}
+
 /* A client that works with one answer sends its next request some microseconds later. To be woken
  * for it costs both sides a system call and the time that the scheduler of the machine takes. */
 static bool spin(struct sched *s)
@@ -483,7 +494,7 @@ static bool spin(struct sched *s)
 
     do {
         /* Of the one who spoke last: others may have slept since they said where they are. */
-        if (s->latest && chan_shares_cpu(s->latest->chan)) {
+        if (s->latest && chan_shares_cpu(s->latest->chan) && !leave(s)) {
             if (!something_came(s))
                 (void)sched_yield(); /* enough where it is of our scheduling group; else sleep is */
             return something_came(s);

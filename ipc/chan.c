@@ -285,14 +285,22 @@ int chan_doorbell(const struct chan *c)
 
 /* sched_getcpu is no system call: it reads what the kernel keeps up to date in this thread's
  * memory, in a nanosecond. Relaxed: nothing hangs on when the other side sees it. */
-static void say_cpu(struct chan *c)
+static void say(struct chan *c, uint32_t cpu)
 {
-    uint32_t cpu = (uint32_t)(sched_getcpu() + 1);
-
     if (cpu == c->cpu)
         return;
     c->cpu = cpu;
     atomic_store_explicit(&c->head->cpu[c->side], cpu, memory_order_relaxed);
+}
+
+static void say_cpu(struct chan *c)
+{
+    say(c, (uint32_t)(sched_getcpu() + 1));
+}
+
+void chan_leave_cpu(struct chan *c)
+{
+    say(c, 0);
 }
 
 int chan_peer_cpu(const struct chan *c)

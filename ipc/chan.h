@@ -121,6 +121,9 @@ bool chan_shares_cpu(struct chan *c);
 /* The CPU that the other side said last that it runs on; -1: none. */
 int chan_peer_cpu(const struct chan *c);
 
+/* This side is about to go to another CPU: the other may spin for it, as soon as it runs. */
+void chan_leave_cpu(struct chan *c);
+
 /* Looks between two yields of a side that spins: the other may be on this CPU and not have said so.
  * With pauses in between they take a few microseconds, more than an answer does; a yield takes as
  * long as an answer, and hides one that comes meanwhile. */

@@ -65,30 +65,39 @@ static void test_steps_are_computed_at_home(void **state)
     workers_close(w);
 }
 
+/* Messages from this CPU until it wants to go. Between two of them this thread may lose its CPU for
+ * longer than a burst lasts. */
+static uint32_t meet_until_it_leaves(struct seat *s)
+{
+    uint32_t n = 0;
+
+    while (!seat_leaves(s) && n++ < 1000000)
+        seat_met(s, true);
+    return n;
+}
+
 static void test_who_spins_beside_us_is_left(void **state)
 {
     struct workers *w;
     struct seat s;
-    uint32_t here, n_met = 0;
+    uint32_t here;
 
     (void)state;
     assert_int_equal(workers_open(2, true, &w), 0);
     for (uint32_t at = 0; at < 2; at++) { /* home and a worker's */
         seat_init(&s, workers_owner_cpu(w), true);
-        here = place_cpu(at);
-        sit_on(here);
-        for (n_met = 0; n_met < 100; n_met++) {
-            seat_met(&s, n_met % 3 == 2); /* now and then is no reason */
-            assert_int_equal(s.at, SEAT_FREE);
+        sit_on(place_cpu(at));
+        for (uint32_t i = 0; i < 100; i++) {
+            seat_met(&s, i % 3 == 2); /* now and then is no reason */
+            assert_false(seat_leaves(&s));
         }
         seat_met(&s, false);
-        /* Between two of them this thread may lose its CPU for longer than a burst lasts. */
-        for (n_met = 0; s.at == SEAT_FREE && n_met < 1000000; n_met++) {
-            here = (uint32_t)sched_getcpu();
-            seat_met(&s, true);
-        }
+        assert_true(meet_until_it_leaves(&s) >= 2);
+        assert_int_equal(s.at, SEAT_FREE); /* it is for the owner to say when */
+        here = (uint32_t)sched_getcpu();
+        seat_leave(&s);
         assert_int_equal(s.at, SEAT_AWAY);
-        assert_true(n_met >= 2);
+        assert_false(seat_leaves(&s));
         assert_int_not_equal(sched_getcpu(), here);
 
         /* A second one on the new CPU does not chase it away at once. */
@@ -97,9 +106,47 @@ static void test_who_spins_beside_us_is_left(void **state)
         pin_to(here);
         for (uint32_t i = 0; i < 100; i++)
             seat_met(&s, true);
+        assert_false(seat_leaves(&s));
         assert_int_equal(sched_getcpu(), here);
         seat_free(&s, -1);
     }
+    workers_close(w);
+}
+
+/* Where a yield does not make way for the sender (two scheduling groups) each message of a burst
+ * comes after a sleep. */
+static void test_a_burst_outlasts_sleeps(void **state)
+{
+    struct workers *w;
+    struct seat s;
+    uint32_t n = 0;
+
+    (void)state;
+    assert_int_equal(workers_open(2, true, &w), 0);
+    seat_init(&s, workers_owner_cpu(w), true);
+    for (; !seat_leaves(&s) && n < 1000000; n++) {
+        seat_free(&s, -1);
+        seat_met(&s, true);
+    }
+    assert_in_range(n, 2, 999999);
+    workers_close(w);
+}
+
+/* Who always has another message there when one is answered is left in the middle of one. */
+static void test_patience_ends(void **state)
+{
+    struct workers *w;
+    struct seat s;
+    uint32_t n = 0;
+
+    (void)state;
+    assert_int_equal(workers_open(2, true, &w), 0);
+    seat_init(&s, workers_owner_cpu(w), true);
+    for (; s.at == SEAT_FREE && n < 1000000; n++)
+        seat_met(&s, true);
+    assert_int_equal(s.at, SEAT_AWAY);
+    assert_true(n > 4);
+    seat_free(&s, -1);
     workers_close(w);
 }
 
@@ -143,6 +190,7 @@ static void test_not_pinned_is_not_moved(void **state)
     seat_init(&s, workers_owner_cpu(w), false);
     for (uint32_t i = 0; i < 100; i++)
         seat_met(&s, true);
+    assert_false(seat_leaves(&s));
     seat_home(&s);
     assert_int_equal(s.at, SEAT_FREE);
     assert_int_equal(n_allowed(), n);
@@ -159,6 +207,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_steps_are_computed_at_home),
         cmocka_unit_test(test_who_spins_beside_us_is_left),
+        cmocka_unit_test(test_a_burst_outlasts_sleeps),
+        cmocka_unit_test(test_patience_ends),
         cmocka_unit_test(test_sleeps_beside_who_wakes_it),
         cmocka_unit_test(test_not_pinned_is_not_moved),
     };
