@@ -44,12 +44,21 @@
 
 /* --- clients come and go ---------------------------------------------------------------------- */
 
+/* Each ring of a bell is an edge and wakes once, and no bell is ever read: that would be a system
+ * call a bell before each sleep, while somebody may wait for this very CPU. An eventfd counts rings
+ * for ever, and who fills one up of his own (a client) is heard no more. */
+static int hear(struct sched *s, int bell)
+{
+    struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+
+    return epoll_ctl(s->epoll, EPOLL_CTL_ADD, bell, &ev) < 0 ? -errno : 0;
+}
+
 /* NULL: there is no memory for it. The channel is taken in either case: who was told by the control
  * thread that it is connected must see the channel's end, or it would wait for an answer for ever.
  */
 static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
 {
-    struct epoll_event ev = { .events = EPOLLIN };
     struct owner *owner = owner_ref(&s->owners, l->uid);
     struct client *c;
 
@@ -58,7 +67,8 @@ static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
         chan_close(l->chan);
         return NULL;
     }
-    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
+    chan_wait_by_edges(c->chan);
+    if (hear(s, chan_doorbell(c->chan)) < 0) {
         client_free(c);
         owner_unref(&s->owners, owner);
         return NULL;
@@ -523,19 +533,13 @@ static bool arm_client(struct client *c)
 }
 
 /* Every channel is armed before any is trusted to be quiet, and letters are looked at last: what
- * comes between the look and the sleep finds the flag set, and rings. True: don't sleep. */
+ * comes between the look and the sleep finds the flag set, and rings. Copies and grammars always
+ * ring, and an edge that came before the sleep ends it at once. True: don't sleep. */
 static bool arm(struct sched *s)
 {
     struct client *c;
     bool ready = false;
-    eventfd_t n;
 
-    /* Not when letters are taken: one may be taken before its bell is rung, which would then ring
-     * on. */
-    mailbox_drain(s->inbox);
-    /* A copy was done since the last look: its bell is drained ahead of another one. */
-    ready |= s->copies >= 0 && eventfd_read(s->copies, &n) == 0;
-    ready |= eventfd_read(grammars_bell(&s->grammars), &n) == 0; /* and a grammar compiled */
     TAILQ_FOREACH (c, &s->clients, link)
         ready |= arm_client(c);
     return ready || mailbox_pending(s->inbox) || s->scrape;
@@ -595,10 +599,8 @@ static uint32_t most_pinned(const struct sched *s)
 
 int sched_watch_copies(struct sched *s)
 {
-    struct epoll_event ev = { .events = EPOLLIN };
-
     s->copies = s->served.backend->ops->eventfd(s->served.backend);
-    return s->copies >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->copies, &ev) < 0 ? -errno : 0;
+    return s->copies >= 0 ? hear(s, s->copies) : 0;
 }
 
 /* All that serving needs beside the model, so that making tokens allocates nothing: an answer that
@@ -611,17 +613,21 @@ static int open_scratch(struct sched *s)
     int r;
 
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->inbox->bell, &ev) < 0)
+    if (s->epoll < 0)
         return -errno;
+    r = hear(s, s->inbox->bell);
+    if (r < 0)
+        return r;
+    /* Not by edges: it is readable just while there is something to reap. */
     if (s->served.io && epoll_ctl(s->epoll, EPOLL_CTL_ADD, io_eventfd(s->served.io), &ev) < 0)
         return -errno;
     r = sched_watch_copies(s);
     if (r == 0)
         r = grammars_start(&s->grammars, s->served.vocab);
+    if (r == 0)
+        r = hear(s, grammars_bell(&s->grammars));
     if (r < 0)
         return r;
-    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, grammars_bell(&s->grammars), &ev) < 0)
-        return -errno;
     s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
     s->candidates = malloc(n * sizeof(*s->candidates));
     s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));

@@ -16,11 +16,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #define HEAD_BYTES 64u /* struct head, and reserved */
+#define LEFT_MAX   32u /* sleeps whose rings, two each, may lie in a doorbell for one read */
 #define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* The first bytes of the memory. Both sides read both words all the time and write their own only
@@ -45,6 +46,7 @@ struct chan {
     enum chan_side side;
     bool reserved, held; /* a span waits for its commit; a message for its release */
     bool armed, rung;    /* asleep; the doorbell may hold rings of the last sleep */
+    bool edges;          /* and they may stay: who sleeps waits for the next */
     uint32_t cpu;        /* what we said last in the head */
     struct head *head;
     struct ring_tx tx;
@@ -57,6 +59,9 @@ struct chan {
     size_t len;
     struct chan_fds fds;
     int ring_client; /* the daemon's end of the pair; -1 on the client's side */
+    int bed;         /* an epoll set that chan_wait sleeps on; -1 until it does */
+    int beside[2];   /* what is in it besides the doorbell: sock and stop_fd */
+    uint32_t n_left; /* sleeps since the doorbell was drained */
     uint8_t frame[CHAN_FRAME_MAX];
 };
 
@@ -96,7 +101,7 @@ static struct chan *chan_new(enum chan_side side, const struct chan_geometry *g,
         return NULL;
     c->side = side;
     c->fds = fds;
-    c->ring_client = -1;
+    c->ring_client = c->bed = c->beside[0] = c->beside[1] = -1;
     c->len = mapping_len(g);
     return c;
 }
@@ -240,6 +245,8 @@ void chan_close(struct chan *c)
     close_fds(&c->fds);
     if (c->ring_client >= 0)
         close(c->ring_client);
+    if (c->bed >= 0)
+        close(c->bed);
     free(c);
 }
 
@@ -267,6 +274,8 @@ static void drain_doorbell(struct chan *c)
     uint8_t buf[64];
     struct iovec io = { buf, sizeof(uint64_t) };
 
+    if (c->edges)
+        return;
     if (c->side == CHAN_CLIENT) {
         (void)!recv(c->fds.to_client, buf, sizeof(buf), MSG_DONTWAIT);
         return;
@@ -474,18 +483,29 @@ static void begin_arm(struct chan *c)
     if (c->rung)
         drain_doorbell(c);
     c->rung = false;
+    c->n_left = 0;
     c->armed = true;
+}
+
+void chan_wait_by_edges(struct chan *c)
+{
+    assert(c->side == CHAN_SERVER); /* an eventfd takes any number of rings, a socket does not */
+    c->edges = true;
+}
+
+static bool look_and_sleep(struct chan *c, bool for_room)
+{
+    bool there = ring_rx_sleep(&c->rx);
+
+    if (for_room && ring_tx_sleep(&c->tx))
+        there = true;
+    return there;
 }
 
 bool chan_arm(struct chan *c, bool for_room)
 {
-    bool there;
-
     begin_arm(c);
-    there = ring_rx_sleep(&c->rx);
-    if (for_room && ring_tx_sleep(&c->tx))
-        there = true;
-    return there;
+    return look_and_sleep(c, for_room);
 }
 
 bool chan_arm_room(struct chan *c)
@@ -545,14 +565,58 @@ static bool spin(struct chan *c, bool for_room, uint64_t spin_ns)
     return false;
 }
 
-/* Flags first, one more look, then sleep: a message that comes between the look and the sleep finds
- * the flag and rings (ring.h, I5). */
-/* Sleeps once. 1: woken by the doorbell, perhaps for nothing. */
-static int sleep_once(struct chan *c, bool for_room, struct pollfd p[3], int timeout_ms)
-{
-    bool there = chan_arm(c, for_room);
-    int n = there ? 0 : poll(p, 3, timeout_ms), err = n < 0 ? -errno : 0;
+enum { BED_BELL, BED_SOCK, BED_STOP, BED__N };
 
+static int put_in_bed(struct chan *c, int fd, uint32_t what, uint32_t events)
+{
+    struct epoll_event ev = { .events = events, .data.u32 = what };
+
+    return epoll_ctl(c->bed, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+/* An epoll set, which is filled once: poll would hang itself on three descriptors for each sleep
+ * and off them, while who answers may wait for this CPU. */
+static int make_bed(struct chan *c, int sock, int stop_fd)
+{
+    const int fds[] = { sock, stop_fd };
+    int r;
+
+    if (c->bed < 0) {
+        c->bed = epoll_create1(EPOLL_CLOEXEC);
+        r = c->bed < 0 ? -errno : put_in_bed(c, chan_doorbell(c), BED_BELL, EPOLLIN | EPOLLET);
+        if (r < 0)
+            return r;
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        if (c->beside[i] == fds[i])
+            continue;
+        if (c->beside[i] >= 0)
+            (void)epoll_ctl(c->bed, EPOLL_CTL_DEL, c->beside[i], NULL);
+        c->beside[i] = -1;
+        r = fds[i] < 0 ? 0 : put_in_bed(c, fds[i], BED_SOCK + i, EPOLLIN);
+        if (r < 0)
+            return r;
+        c->beside[i] = fds[i];
+    }
+    return 0;
+}
+
+/* Flags first, one more look, then sleep: a message that comes between the look and the sleep finds
+ * the flag and rings (ring.h, I5). Each ring is an edge, so that those of earlier sleeps may lie in
+ * the doorbell, as many as one read takes away. */
+static int sleep_once(struct chan *c, bool for_room, int timeout_ms)
+{
+    struct epoll_event ev[BED__N];
+    uint32_t seen = 0;
+    bool there;
+    int n, err;
+
+    if (++c->n_left >= LEFT_MAX)
+        begin_arm(c);
+    c->armed = true;
+    there = look_and_sleep(c, for_room);
+    n = there ? 0 : epoll_wait(c->bed, ev, BED__N, timeout_ms);
+    err = n < 0 ? -errno : 0;
     chan_disarm(c);
     /* Before the peer's death is looked at: what it sent while it lived still counts. */
     if (there || ready(c, for_room))
@@ -561,29 +625,34 @@ static int sleep_once(struct chan *c, bool for_room, struct pollfd p[3], int tim
         return err;
     if (n == 0)
         return -ETIMEDOUT;
-    if (p[1].revents || (p[0].revents & (POLLHUP | POLLERR | POLLNVAL)))
+    for (int i = 0; i < n; i++) {
+        bool over = ev[i].data.u32 == BED_SOCK || (ev[i].events & (EPOLLHUP | EPOLLERR));
+
+        seen |= over ? 1u << BED_SOCK : 1u << ev[i].data.u32;
+    }
+    if (seen & 1u << BED_SOCK)
         return -EPIPE;
-    return p[2].revents ? -EINTR : 1;
+    return seen & 1u << BED_STOP ? -EINTR : 1; /* 1: woken by the doorbell, perhaps for nothing */
 }
 
 int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spin_ns,
               int timeout_ms)
 {
-    struct pollfd p[] = { { .fd = chan_doorbell(c), .events = POLLIN },
-                          { .fd = sock, .events = POLLIN },
-                          { .fd = stop_fd, .events = POLLIN } };
     uint64_t end = timeout_ms > 0 ? clock_ns() + (uint64_t)timeout_ms * 1000000u : 0;
     int r;
 
     if (spin(c, for_room, spin_ns))
         return 0;
+    r = make_bed(c, sock, stop_fd);
+    if (r < 0)
+        return r;
     do {
         if (timeout_ms > 0) {
             uint64_t now = clock_ns();
 
             timeout_ms = now < end ? (int)((end - now + 999999) / 1000000) : 0;
         }
-        r = sleep_once(c, for_room, p, timeout_ms);
+        r = sleep_once(c, for_room, timeout_ms);
     } while (r == 1);
     return r;
 }

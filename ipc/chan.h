@@ -115,6 +115,10 @@ bool chan_arm_room(struct chan *c); /* only for room: messages may wait */
 void chan_disarm(struct chan *c);
 int chan_doorbell(const struct chan *c); /* what this side sleeps on */
 
+/* The daemon's side: its owner waits for edges (EPOLLET), each ring is one, and the doorbell is
+ * never drained: that would be a system call before each sleep. */
+void chan_wait_by_edges(struct chan *c);
+
 /* Whether the other side said last that it runs on this thread's CPU: then don't spin for it. */
 bool chan_shares_cpu(struct chan *c);
 

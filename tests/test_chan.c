@@ -2,6 +2,8 @@
  * one, and a peer that can crash, hang or lead astray the other side by what it writes into the
  * memory. */
 #include "ipc/chan.h"
+
+#include "tests/support/chan_ends.h"
 #include "tests/support/hostile.h"
 
 #include <errno.h>
@@ -26,59 +28,6 @@
 
 static const struct chan_geometry geometry = { CHAN_SLOTS_MIN, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
 
-struct ends {
-    struct chan *server, *client;
-};
-
-static struct chan_fds dup_fds(const struct chan *c)
-{
-    struct chan_fds f = chan_fds(c);
-
-    return (struct chan_fds){ fcntl(f.memfd, F_DUPFD_CLOEXEC, 3),
-                              fcntl(f.to_server, F_DUPFD_CLOEXEC, 3),
-                              fcntl(f.to_client, F_DUPFD_CLOEXEC, 3) };
-}
-
-static struct ends open_ends(const struct chan_geometry *g)
-{
-    struct ends e;
-
-    assert_int_equal(chan_create(g, &e.server), 0);
-    assert_int_equal(chan_attach(g, dup_fds(e.server), &e.client), 0);
-    return e;
-}
-
-static void close_ends(struct ends *e)
-{
-    chan_close(e->client);
-    chan_close(e->server);
-}
-
-static int send_text(struct chan *c, const char *frame, const char *bulk)
-{
-    uint8_t *f, *b;
-    int r = chan_reserve(c, (uint32_t)strlen(frame), (uint32_t)strlen(bulk), &f, &b);
-
-    if (r < 0)
-        return r;
-    memcpy(f, frame, strlen(frame));
-    memcpy(b, bulk, strlen(bulk));
-    chan_commit(c);
-    return 0;
-}
-
-static void expect_text(struct chan *c, const char *frame, const char *bulk)
-{
-    struct chan_msg m;
-
-    assert_int_equal(chan_recv(c, &m), 0);
-    assert_int_equal(m.frame_len, strlen(frame));
-    assert_memory_equal(m.frame, frame, m.frame_len);
-    assert_int_equal(m.bulk_len, strlen(bulk));
-    assert_memory_equal(m.bulk ? m.bulk : (const uint8_t *)"", bulk, m.bulk_len);
-    chan_release(c);
-}
-
 static uint64_t now_ms(void)
 {
     struct timespec t;
@@ -102,7 +51,7 @@ static void pin_to(int cpu)
 static void test_sides_say_where_they_run(void **state)
 {
     static const uint32_t lies[] = { 1, 4096, INT_MAX, UINT32_MAX };
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     cpu_set_t all;
     uint32_t *said;
     int here, there;
@@ -116,7 +65,7 @@ static void test_sides_say_where_they_run(void **state)
     pin_to(here);
     assert_int_equal(chan_peer_cpu(e.server), -1); /* an old client never says */
     assert_false(chan_shares_cpu(e.server));
-    assert_int_equal(send_text(e.client, "here", ""), 0);
+    assert_int_equal(ends_send(e.client, "here", ""), 0);
     assert_int_equal(chan_peer_cpu(e.server), here);
     assert_true(chan_shares_cpu(e.server));
     pin_to(there);
@@ -124,6 +73,11 @@ static void test_sides_say_where_they_run(void **state)
     assert_int_equal(chan_arm(e.client, false), false);
     chan_disarm(e.client); /* woken on the other CPU */
     assert_int_equal(chan_peer_cpu(e.server), there);
+    assert_true(chan_shares_cpu(e.server));
+    assert_int_equal(chan_peer_cpu(e.client), there);
+    chan_leave_cpu(e.server); /* nowhere, until it looks again */
+    assert_int_equal(chan_peer_cpu(e.client), -1);
+    assert_false(chan_shares_cpu(e.client));
     assert_true(chan_shares_cpu(e.server));
     assert_int_equal(chan_peer_cpu(e.client), there);
 
@@ -135,37 +89,37 @@ static void test_sides_say_where_they_run(void **state)
         said[0] = lies[i];
         assert_in_range(chan_peer_cpu(e.server) + 1, 0, INT_MAX);
         (void)chan_shares_cpu(e.server);
-        expect_text(e.server, "here", "");
-        assert_int_equal(send_text(e.client, "here", ""), 0);
+        ends_expect(e.server, "here", "");
+        assert_int_equal(ends_send(e.client, "here", ""), 0);
     }
     assert_int_equal(munmap(said, 64), 0);
     assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
-    close_ends(&e);
+    ends_close(&e);
 }
 
 static void test_both_ways(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     struct chan_msg m;
 
     (void)state;
     assert_int_equal(chan_recv(e.server, &m), -EAGAIN);
     for (int i = 0; i < 200; i++) {
-        assert_int_equal(send_text(e.client, "question", "with bulk"), 0);
-        assert_int_equal(send_text(e.client, "x", ""), 0);
+        assert_int_equal(ends_send(e.client, "question", "with bulk"), 0);
+        assert_int_equal(ends_send(e.client, "x", ""), 0);
         assert_true(chan_readable(e.server));
-        expect_text(e.server, "question", "with bulk");
-        expect_text(e.server, "x", "");
+        ends_expect(e.server, "question", "with bulk");
+        ends_expect(e.server, "x", "");
         assert_false(chan_readable(e.server));
-        assert_int_equal(send_text(e.server, "answer", "back"), 0);
-        expect_text(e.client, "answer", "back");
+        assert_int_equal(ends_send(e.server, "answer", "back"), 0);
+        ends_expect(e.client, "answer", "back");
     }
-    close_ends(&e);
+    ends_close(&e);
 }
 
 static void test_sizes(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     uint32_t max = chan_bulk_max(e.client, 100);
     struct chan_msg m;
     uint8_t *f, *b;
@@ -180,8 +134,8 @@ static void test_sizes(void **state)
 
     /* The largest goes through also when the arena's tail stands in its middle. */
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(send_text(e.client, "small", "one"), 0);
-        expect_text(e.server, "small", "one");
+        assert_int_equal(ends_send(e.client, "small", "one"), 0);
+        ends_expect(e.server, "small", "one");
         assert_int_equal(chan_reserve(e.client, 100, max, &f, &b), 0);
         memset(f, 'f', 100);
         memset(b, i, max);
@@ -195,123 +149,60 @@ static void test_sizes(void **state)
         assert_int_equal((uintptr_t)m.bulk % 64, 0);
         chan_release(e.server);
     }
-    close_ends(&e);
+    ends_close(&e);
 }
 
 static void test_a_reservation_can_be_forgotten(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     uint8_t *f, *b;
 
     (void)state;
     for (int i = 0; i < 100; i++)
         assert_int_equal(chan_reserve(e.client, 1000, 100000, &f, &b), 0);
-    assert_int_equal(send_text(e.client, "kept", ""), 0);
-    expect_text(e.server, "kept", "");
-    close_ends(&e);
+    assert_int_equal(ends_send(e.client, "kept", ""), 0);
+    ends_expect(e.server, "kept", "");
+    ends_close(&e);
 }
 
 static void test_full_then_room(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     int n = 0;
 
     (void)state;
-    while (send_text(e.client, "m", "") == 0)
+    while (ends_send(e.client, "m", "") == 0)
         n++;
     assert_int_equal(n, CHAN_SLOTS_MIN);
     assert_false(chan_arm(e.client, true));
-    expect_text(e.server, "m", ""); /* rings: the client waits for room */
+    ends_expect(e.server, "m", ""); /* rings: the client waits for room */
     assert_int_equal(poll(&(struct pollfd){ chan_doorbell(e.client), POLLIN, 0 }, 1, 1000), 1);
     chan_disarm(e.client);
-    assert_int_equal(send_text(e.client, "m", ""), 0);
-    assert_int_equal(send_text(e.client, "m", ""), -EAGAIN);
-    close_ends(&e);
-}
-
-static void test_doorbells(void **state)
-{
-    struct ends e = open_ends(&geometry);
-    struct pollfd p = { chan_doorbell(e.server), POLLIN, 0 };
-    struct pollfd q = { chan_doorbell(e.client), POLLIN, 0 };
-
-    (void)state;
-    assert_int_equal(send_text(e.client, "awake", ""), 0);
-    assert_int_equal(poll(&p, 1, 0), 0); /* nobody slept: no system call was made */
-    assert_true(chan_arm(e.server, false));
-    chan_disarm(e.server);
-    expect_text(e.server, "awake", "");
-    for (int i = 0; i < 3; i++) {
-        assert_false(chan_arm(e.server, false));
-        assert_int_equal(poll(&p, 1, 0), 0);
-        assert_int_equal(send_text(e.client, "a", ""), 0);
-        assert_int_equal(send_text(e.client, "b", ""), 0);
-        assert_int_equal(poll(&p, 1, 1000), 1);
-        chan_disarm(e.server);
-        expect_text(e.server, "a", "");
-        expect_text(e.server, "b", "");
-
-        assert_false(chan_arm(e.client, false));
-        assert_int_equal(send_text(e.server, "c", ""), 0);
-        assert_int_equal(poll(&q, 1, 1000), 1);
-        chan_disarm(e.client);
-        expect_text(e.client, "c", "");
-        assert_false(chan_arm(e.client, false));
-        assert_int_equal(poll(&q, 1, 0), 0); /* drained */
-        chan_disarm(e.client);
-    }
-    assert_int_equal(eventfd_write(p.fd, 1), 0); /* rung without a reason */
-    chan_disarm(e.server);
-    chan_disarm(e.server);
-    assert_int_equal(poll(&p, 1, 0), 0);
-    close_ends(&e);
-}
-
-/* Who sleeps for room only is not woken by messages, neither by those that are there nor by new
- * ones. */
-static void test_sleep_for_room(void **state)
-{
-    struct ends e = open_ends(&geometry);
-    struct pollfd p = { chan_doorbell(e.server), POLLIN, 0 };
-
-    (void)state;
-    assert_int_equal(send_text(e.client, "waits", ""), 0);
-    assert_int_equal(send_text(e.server, "reply", ""), 0);
-    assert_int_equal(chan_came_back(e.server), 0);
-    assert_false(chan_arm_room(e.server));
-    assert_int_equal(send_text(e.client, "waits too", ""), 0);
-    assert_int_equal(poll(&p, 1, 0), 0);
-    expect_text(e.client, "reply", "");
-    assert_int_equal(poll(&p, 1, 1000), 1);
-    chan_disarm(e.server);
-    assert_int_equal(chan_came_back(e.server), 1);
-    assert_true(chan_arm_room(e.server)); /* it did not look for it yet */
-    chan_disarm(e.server);
-    expect_text(e.server, "waits", "");
-    expect_text(e.server, "waits too", "");
-    close_ends(&e);
+    assert_int_equal(ends_send(e.client, "m", ""), 0);
+    assert_int_equal(ends_send(e.client, "m", ""), -EAGAIN);
+    ends_close(&e);
 }
 
 /* What the other side has released is counted when it is looked at, and is news once. */
 static void test_what_came_back(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     uint32_t n = 77;
 
     (void)state;
     assert_int_equal(chan_sent(e.server), 0);
     for (uint32_t i = 0; i < 3; i++)
-        assert_int_equal(send_text(e.server, "text", "bulk"), 0);
+        assert_int_equal(ends_send(e.server, "text", "bulk"), 0);
     assert_int_equal(chan_sent(e.server), 3);
     assert_int_equal(chan_taken(e.server, &n), 0);
     assert_int_equal(n, 0);
-    expect_text(e.client, "text", "bulk");
-    expect_text(e.client, "text", "bulk");
+    ends_expect(e.client, "text", "bulk");
+    ends_expect(e.client, "text", "bulk");
     assert_int_equal(chan_taken(e.server, &n), 1);
     assert_int_equal(n, 2);
     assert_int_equal(chan_taken(e.server, &n), 0);
     assert_int_equal(n, 2);
-    close_ends(&e);
+    ends_close(&e);
 }
 
 static void test_bad_geometry(void **state)
@@ -346,9 +237,9 @@ static void test_attach_checks_the_memory(void **state)
 
     (void)state;
     assert_int_equal(chan_create(&geometry, &server), 0);
-    assert_int_equal(chan_attach(&larger, dup_fds(server), &c), -EPROTO);
+    assert_int_equal(chan_attach(&larger, ends_dup_fds(server), &c), -EPROTO);
 
-    fds = dup_fds(server);
+    fds = ends_dup_fds(server);
     assert_int_equal(fstat(fds.memfd, &st), 0);
     close(fds.memfd);
     assert_int_equal(ftruncate(unsealed, st.st_size), 0);
@@ -356,7 +247,7 @@ static void test_attach_checks_the_memory(void **state)
     assert_int_equal(chan_attach(&geometry, fds, &c), -EPROTO);
     assert_int_equal(fcntl(unsealed, F_GETFD), -1); /* taken, also on failure */
 
-    fds = dup_fds(server);
+    fds = ends_dup_fds(server);
     close(fds.memfd);
     fds.memfd = open("/dev/null", O_RDWR);
     assert_int_equal(chan_attach(&geometry, fds, &c), -EPROTO);
@@ -365,12 +256,12 @@ static void test_attach_checks_the_memory(void **state)
 
 static void test_nobody_can_resize_it(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
 
     (void)state;
     assert_int_equal(ftruncate(chan_fds(e.client).memfd, 4096), -1);
     assert_int_equal(ftruncate(chan_fds(e.client).memfd, 1 << 30), -1);
-    close_ends(&e);
+    ends_close(&e);
 }
 
 static int count_fds(void)
@@ -391,11 +282,11 @@ static void test_nothing_is_left_open(void **state)
     (void)state;
     for (int fd = 0; fd < 256; fd++)
         old[fd] = fcntl(fd, F_GETFD) >= 0;
-    e = open_ends(&geometry);
+    e = ends_open(&geometry);
     for (int fd = 0; fd < 256; fd++)
         if (!old[fd] && fcntl(fd, F_GETFD) >= 0)
             assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-    close_ends(&e);
+    ends_close(&e);
     assert_int_equal(count_fds(), before);
 }
 
@@ -423,7 +314,7 @@ static void test_bad_descriptors(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct ends e = open_ends(&geometry);
+        struct ends e = ends_open(&geometry);
         struct chan_msg m;
         struct hostile h;
 
@@ -434,13 +325,13 @@ static void test_bad_descriptors(void **state)
         *hostile_word(&h, HOSTILE_C2S, HOSTILE_TURN) = 1;
         assert_int_equal(chan_recv(e.server, &m), -EPROTO);
         hostile_close(&h);
-        close_ends(&e);
+        ends_close(&e);
     }
 }
 
 static void test_bad_indices(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     struct chan_msg m;
     struct hostile h;
     uint8_t *f, *b;
@@ -453,19 +344,19 @@ static void test_bad_indices(void **state)
     assert_true(chan_arm(e.server, true));
     chan_disarm(e.server);
 
-    while (send_text(e.server, "m", "") == 0)
+    while (ends_send(e.server, "m", "") == 0)
         ;
     *hostile_word(&h, HOSTILE_S2C, HOSTILE_HEAD) = CHAN_SLOTS_MIN + 1;
     assert_int_equal(chan_reserve(e.server, 1, 0, &f, &b), -EPROTO);
     hostile_close(&h);
-    close_ends(&e);
+    ends_close(&e);
 }
 
 /* The descriptor that a client holds is the daemon's own: clearing O_NONBLOCK and filling counters
  * must not make the daemon wait. */
 static void test_doorbells_never_block(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     const uint64_t most = UINT64_MAX - 1;
     uint64_t t0 = now_ms();
     struct chan_fds f = chan_fds(e.client);
@@ -488,14 +379,14 @@ static void test_doorbells_never_block(void **state)
     assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
     for (int i = 0; i < 20000; i++) {
         *hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING) = 1;
-        assert_int_equal(send_text(e.server, "m", ""), 0);
-        expect_text(e.client, "m", "");
+        assert_int_equal(ends_send(e.server, "m", ""), 0);
+        ends_expect(e.client, "m", "");
     }
     hostile_close(&h);
     alarm(0);
     (void)signal(SIGPIPE, SIG_DFL);
     assert_true(now_ms() - t0 < 15000);
-    close_ends(&e);
+    ends_close(&e);
 }
 
 /* A process of its own rewrites all of the memory while the daemon's side works with it: any result
@@ -561,7 +452,7 @@ static void work_with(struct chan *c, uint32_t *ret_ok, uint32_t *ret_refused)
 
 static void work_with_scribbler(uint64_t seed, uint32_t *ret_ok, uint32_t *ret_refused)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     uint32_t ok = 0, refused = 0;
     uint64_t end = now_ms() + 60;
     struct hostile h;
@@ -579,7 +470,7 @@ static void work_with_scribbler(uint64_t seed, uint32_t *ret_ok, uint32_t *ret_r
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     hostile_close(&h);
-    close_ends(&e);
+    ends_close(&e);
     *ret_ok += ok;
     *ret_refused += refused;
 }
@@ -686,7 +577,7 @@ static void run_echo(uint64_t spin_ns, uint64_t n)
     assert_true(pid >= 0);
     if (pid == 0) {
         close(sock[0]);
-        assert_int_equal(chan_attach(&geometry, dup_fds(server), &client), 0);
+        assert_int_equal(chan_attach(&geometry, ends_dup_fds(server), &client), 0);
         status = echo(client, sock[1]);
         chan_close(client);
         chan_close(server);
@@ -721,34 +612,10 @@ static void test_echo_spinning(void **state)
     run_echo(50000, 5000);
 }
 
-static void test_wait_ends(void **state)
-{
-    struct ends e = open_ends(&geometry);
-    int sock[2], stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    uint64_t t0 = now_ms();
-
-    (void)state;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
-    assert_int_equal(chan_wait(e.client, false, sock[0], stop, 0, 0), -ETIMEDOUT);
-    assert_int_equal(chan_wait(e.client, false, sock[0], stop, 1000, 30), -ETIMEDOUT);
-    assert_true(now_ms() - t0 >= 30);
-    assert_int_equal(eventfd_write(stop, 1), 0);
-    assert_int_equal(chan_wait(e.client, false, sock[0], stop, 0, -1), -EINTR);
-
-    assert_int_equal(send_text(e.server, "last words", ""), 0);
-    close(sock[1]);
-    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), 0);
-    expect_text(e.client, "last words", "");
-    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), -EPIPE);
-    close(sock[0]);
-    close(stop);
-    close_ends(&e);
-}
-
 /* The peer dies with the doorbell unanswered; the daemon's ring must not raise SIGPIPE. */
 static void test_ringing_the_dead(void **state)
 {
-    struct ends e = open_ends(&geometry);
+    struct ends e = ends_open(&geometry);
     struct hostile h;
 
     (void)state;
@@ -757,7 +624,7 @@ static void test_ringing_the_dead(void **state)
     hostile_close(&h);
     chan_close(e.client);
     close(chan_fds(e.server).to_client);
-    assert_int_equal(send_text(e.server, "anyone?", ""), 0);
+    assert_int_equal(ends_send(e.server, "anyone?", ""), 0);
     assert_true(dup2(STDERR_FILENO, chan_fds(e.server).to_client) >= 0);
     chan_close(e.server);
 }
@@ -770,8 +637,6 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_a_reservation_can_be_forgotten),
         cmocka_unit_test(test_full_then_room),
-        cmocka_unit_test(test_doorbells),
-        cmocka_unit_test(test_sleep_for_room),
         cmocka_unit_test(test_what_came_back),
         cmocka_unit_test(test_bad_geometry),
         cmocka_unit_test(test_attach_checks_the_memory),
@@ -783,7 +648,6 @@ int main(void)
         cmocka_unit_test(test_a_scribbling_peer),
         cmocka_unit_test(test_echo_asleep),
         cmocka_unit_test(test_echo_spinning),
-        cmocka_unit_test(test_wait_ends),
         cmocka_unit_test(test_ringing_the_dead),
     };
 

@@ -1,0 +1,221 @@
+/* Would catch: a sleep that no ring ends, one that an old ring ends, a doorbell that fills up with
+ * rings, and a wait that does not see its time, its peer or its caller end. */
+#include "ipc/chan.h"
+
+#include "tests/support/chan_ends.h"
+#include "tests/support/hostile.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const struct chan_geometry geometry = { CHAN_SLOTS_MIN, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void test_doorbells(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    struct pollfd p = { chan_doorbell(e.server), POLLIN, 0 };
+    struct pollfd q = { chan_doorbell(e.client), POLLIN, 0 };
+
+    (void)state;
+    assert_int_equal(ends_send(e.client, "awake", ""), 0);
+    assert_int_equal(poll(&p, 1, 0), 0); /* nobody slept: no system call was made */
+    assert_true(chan_arm(e.server, false));
+    chan_disarm(e.server);
+    ends_expect(e.server, "awake", "");
+    for (int i = 0; i < 3; i++) {
+        assert_false(chan_arm(e.server, false));
+        assert_int_equal(poll(&p, 1, 0), 0);
+        assert_int_equal(ends_send(e.client, "a", ""), 0);
+        assert_int_equal(ends_send(e.client, "b", ""), 0);
+        assert_int_equal(poll(&p, 1, 1000), 1);
+        chan_disarm(e.server);
+        ends_expect(e.server, "a", "");
+        ends_expect(e.server, "b", "");
+
+        assert_false(chan_arm(e.client, false));
+        assert_int_equal(ends_send(e.server, "c", ""), 0);
+        assert_int_equal(poll(&q, 1, 1000), 1);
+        chan_disarm(e.client);
+        ends_expect(e.client, "c", "");
+        assert_false(chan_arm(e.client, false));
+        assert_int_equal(poll(&q, 1, 0), 0); /* drained */
+        chan_disarm(e.client);
+    }
+    assert_int_equal(eventfd_write(p.fd, 1), 0); /* rung without a reason */
+    chan_disarm(e.server);
+    chan_disarm(e.server);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    ends_close(&e);
+}
+
+static int edges_of(int epoll)
+{
+    struct epoll_event ev;
+
+    return epoll_wait(epoll, &ev, 1, 0);
+}
+
+/* The daemon's way to wait: its doorbell is never drained, and each sleep ends by a ring of its
+ * own. */
+static void test_doorbell_by_edges(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+    (void)state;
+    chan_wait_by_edges(e.server);
+    assert_int_equal(epoll_ctl(epoll, EPOLL_CTL_ADD, chan_doorbell(e.server), &ev), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_false(chan_arm(e.server, false));
+        assert_int_equal(edges_of(epoll), 0);
+        assert_int_equal(ends_send(e.client, "a", ""), 0);
+        assert_int_equal(ends_send(e.client, "b", ""), 0);
+        assert_int_equal(edges_of(epoll), 1);
+        assert_int_equal(edges_of(epoll), 0);
+        chan_disarm(e.server);
+        chan_disarm(e.server);
+        ends_expect(e.server, "a", "");
+        ends_expect(e.server, "b", "");
+    }
+    close(epoll);
+    ends_close(&e);
+}
+
+/* Who sleeps for room only is not woken by messages, neither by those that are there nor by new
+ * ones. */
+static void test_sleep_for_room(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    struct pollfd p = { chan_doorbell(e.server), POLLIN, 0 };
+
+    (void)state;
+    assert_int_equal(ends_send(e.client, "waits", ""), 0);
+    assert_int_equal(ends_send(e.server, "reply", ""), 0);
+    assert_int_equal(chan_came_back(e.server), 0);
+    assert_false(chan_arm_room(e.server));
+    assert_int_equal(ends_send(e.client, "waits too", ""), 0);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    ends_expect(e.client, "reply", "");
+    assert_int_equal(poll(&p, 1, 1000), 1);
+    chan_disarm(e.server);
+    assert_int_equal(chan_came_back(e.server), 1);
+    assert_true(chan_arm_room(e.server)); /* it did not look for it yet */
+    chan_disarm(e.server);
+    ends_expect(e.server, "waits", "");
+    ends_expect(e.server, "waits too", "");
+    ends_close(&e);
+}
+
+static void test_wait_ends(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    int sock[2], stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    uint64_t t0 = now_ms();
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
+    assert_int_equal(chan_wait(e.client, false, sock[0], stop, 0, 0), -ETIMEDOUT);
+    assert_int_equal(chan_wait(e.client, false, sock[0], stop, 1000, 30), -ETIMEDOUT);
+    assert_true(now_ms() - t0 >= 30);
+    assert_int_equal(eventfd_write(stop, 1), 0);
+    assert_int_equal(chan_wait(e.client, false, sock[0], stop, 0, -1), -EINTR);
+
+    assert_int_equal(ends_send(e.server, "last words", ""), 0);
+    close(sock[1]);
+    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), 0);
+    ends_expect(e.client, "last words", "");
+    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), -EPIPE);
+    close(sock[0]);
+    close(stop);
+    ends_close(&e);
+}
+
+#define N_SLEEPS 200
+
+struct waker {
+    struct chan *server;
+    volatile uint32_t *sleeping; /* the client's flag */
+};
+
+/* A message for each sleep, whose flag it takes. */
+static void *wake_each_sleep(void *arg)
+{
+    struct waker *w = arg;
+
+    for (int i = 0; i < N_SLEEPS; i++) {
+        while (*w->sleeping == 0)
+            (void)sched_yield();
+        if (ends_send(w->server, "m", "") != 0)
+            break;
+    }
+    return NULL;
+}
+
+/* chan_wait drains now and then: what lies in the doorbell of a client never fills it, ends no
+ * later sleep, and is gone with the next chan_arm. */
+static void test_rings_that_lie_there(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    struct pollfd p = { chan_doorbell(e.client), POLLIN, 0 };
+    int sock[2], n = 0, most = 0;
+    struct waker w = { .server = e.server };
+    struct hostile h;
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
+    assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
+    w.sleeping = hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING);
+    assert_int_equal(pthread_create(&thread, NULL, wake_each_sleep, &w), 0);
+    for (int i = 0; i < N_SLEEPS; i++) {
+        assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), 0);
+        ends_expect(e.client, "m", "");
+        assert_int_equal(ioctl(p.fd, FIONREAD, &n), 0);
+        most = n > most ? n : most;
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_in_range(most, 2, 64);
+    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, 1), -ETIMEDOUT);
+    assert_false(chan_arm(e.client, false));
+    assert_int_equal(poll(&p, 1, 0), 0);
+    chan_disarm(e.client);
+    hostile_close(&h);
+    close(sock[0]);
+    close(sock[1]);
+    ends_close(&e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_doorbells),
+        cmocka_unit_test(test_doorbell_by_edges),
+        cmocka_unit_test(test_sleep_for_room),
+        cmocka_unit_test(test_wait_ends),
+        cmocka_unit_test(test_rings_that_lie_there),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
