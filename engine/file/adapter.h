@@ -58,7 +58,7 @@ struct adapter {
     enum adapter_embedding embedding;
     uint32_t segment; /* it was trained with */
     uint32_t sinks;
-    uint32_t ratios[ADAPTER_RATIOS_MAX], n_ratios; /* ascending; 0: never trained */
+    uint32_t ratios[ADAPTER_RATIOS_MAX], n_ratios; /* as the file lists them; 0: never trained */
     /* On record: at these ratios more is kept of a text than `fit` keeps, without training. */
     uint32_t better[ADAPTER_RATIOS_MAX], n_better;
     uint32_t n_gists;  /* rows of embd; gist i has row i, or the last one */
