@@ -3,7 +3,8 @@
  * In this order, and the last only when all went well: a step that is given up or fails leaves
  * every sequence at the length it had, so that whoever asked can ask again, and those who shared
  * the batch lose nothing but time. Token ids and keys that it wrote lie behind those lengths, where
- * nothing looks before something else is written there.
+ * nothing looks before something else is written there. (A device that is lost while hidden states
+ * are fetched is the exception: all that was on it is read again anyway, daemon/lost.h.)
  */
 #include "engine/forward.h"
 
