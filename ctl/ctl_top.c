@@ -224,7 +224,8 @@ static int follow(struct top *t, gist_conn *c, uint64_t request)
         if (poll(p, t->screen ? 2 : 1, -1) < 0 && errno != EINTR)
             return -errno;
         take_keys(t);
-        t->ended |= ctl_interrupt_came();
+        /* A terminal that is gone has no key to end this, and its end is there at every poll. */
+        t->ended |= p[1].revents & (POLLHUP | POLLERR) || ctl_interrupt_came();
         if (t->ended && !cancelled) {
             cancelled = true;
             (void)gist_cancel(c, request);

@@ -71,6 +71,7 @@ says '--once'
 check 'top on a terminal' python3 tests/support/top.py xterm-256color 24 80 q "$gistctl" top -i 0.2
 check 'top without colours' python3 tests/support/top.py vt100 24 80 q "$gistctl" top -i 0.2
 check 'top, ended by Ctrl-C' python3 tests/support/top.py xterm 50 132 ^C "$gistctl" top -i 0.2
+check 'top, whose terminal is gone' python3 tests/support/top.py xterm 24 80 gone "$gistctl" top -i 0.2
 check 'a terminal that nobody knows' sh -c "TERM=nonesuch python3 -c 'import pty, os, sys
 out = b\"\"
 def read(fd):

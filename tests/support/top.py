@@ -1,6 +1,7 @@
 """top.py TERM ROWS COLUMNS KEYS COMMAND... - runs a command on a terminal of that kind and size until it has drawn
 "tokens/s" twice, makes the terminal smaller in between, and sends KEYS ("^C": Ctrl-C). Fails unless the command ends by
-itself with 0, no line was longer than the terminal, and the terminal was left as it was found.
+itself with 0, no line was longer than the terminal, and the terminal was left as it was found. KEYS "gone": the terminal goes away instead, under a command that outlives
+the signal for that (nohup), and its exit code is not looked at.
 """
 import fcntl
 import os
@@ -30,6 +31,9 @@ if pid == 0:
     for fd in 0, 1, 2:
         os.dup2(slave, fd)
     os.environ["TERM"] = term
+    if keys == "gone":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.close(master)
     for name in "LINES", "COLUMNS":
         os.environ.pop(name, None)
     os.execv(argv[0], argv)
@@ -52,6 +56,15 @@ resize(master, 6, 40)
 os.kill(pid, signal.SIGWINCH)
 # What is drawn on the smaller screen begins anew.
 more = read_until(lambda s: b"gistd" in s)
+if keys == "gone":
+    os.close(slave)
+    os.close(master)
+    for _ in range(100):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            sys.exit(0)
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    sys.exit("it did not end")
 os.write(master, b"\x03" if keys == "^C" else keys.encode())
 end = time.monotonic() + WAIT_S
 while True:
