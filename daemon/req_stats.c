@@ -450,12 +450,10 @@ int request_watch_ms(const struct sched *s)
 
 /* --- Trace ------------------------------------------------------------------------------------ */
 
-/* Rows borrow names from the trace. A reply that has to wait for room is packed again when there is
- * some, and a name may be a later request's by then. */
 static int trace_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
-    struct wire_trace_row *rows = calloc(WIRE_TRACES_MAX, sizeof(*rows));
+    struct trace_rows *rows = calloc(1, sizeof(*rows));
     struct wire_traced *t = &r->last.u.traced;
 
     (void)bulk;
@@ -463,7 +461,7 @@ static int trace_start(struct sched *s, struct request *r, const struct wire_req
         return -ENOMEM;
     r->state = rows;
     r->last = (struct wire_rep){ .kind = WIRE_TRACED };
-    t->row = rows;
+    t->row = rows->row;
     t->n_row = trace_list(&s->trace, r->client->uid, m->u.trace.number, rows);
     while (t->n_row > 0 && !reply_fits(s, &r->last))
         t->n_row--;

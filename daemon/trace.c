@@ -65,9 +65,9 @@ void trace_add(struct trace *t, const struct request *r, const char *ended)
         .drafted_tokens = r->usage.drafted_tokens,
         .accepted_tokens = r->usage.accepted_tokens,
     };
-    name(row->what, r->ops->name);
-    name(row->client, r->client->name);
-    name(row->ended, ended);
+    name(row->names.what, r->ops->name);
+    name(row->names.client, r->client->name);
+    name(row->names.ended, ended);
 }
 
 /* Its last reply had to wait, which is known only now: the row was made before. */
@@ -80,21 +80,21 @@ void trace_out(struct trace *t, const struct request *r)
             o->rows[i].row.ring_ns = r->times.ring;
 }
 
-uint32_t trace_list(struct trace *t, uid_t uid, uint64_t number,
-                    struct wire_trace_row ret[WIRE_TRACES_MAX])
+uint32_t trace_list(struct trace *t, uid_t uid, uint64_t number, struct trace_rows *ret)
 {
     struct trace_owner *o = find(t, uid);
     uint32_t n = 0;
 
     for (uint32_t i = 0; o && i < TRACE_ROWS && i < o->n; i++) {
-        struct trace_row *row = &o->rows[(o->n - 1 - i) % TRACE_ROWS];
+        const struct trace_row *row = &o->rows[(o->n - 1 - i) % TRACE_ROWS];
 
         if (number && row->row.number != number)
             continue;
-        ret[n] = row->row;
-        ret[n].what = row->what;
-        ret[n].client = row->client;
-        ret[n].ended = row->ended;
+        ret->names[n] = row->names;
+        ret->row[n] = row->row;
+        ret->row[n].what = ret->names[n].what;
+        ret->row[n].client = ret->names[n].client;
+        ret->row[n].ended = ret->names[n].ended;
         n++;
     }
     return n;

@@ -34,9 +34,13 @@ struct trace_times {
     uint64_t restore, hydrate, prefill, compress, decode, ring;
 };
 
-struct trace_row {
-    struct wire_trace_row row; /* its strings point to the next three when it is sent */
+struct trace_names {
     char what[TRACE_NAME], client[TRACE_NAME], ended[TRACE_NAME];
+};
+
+struct trace_row {
+    struct wire_trace_row row; /* without its strings */
+    struct trace_names names;
 };
 
 struct trace_owner {
@@ -49,6 +53,13 @@ struct trace_owner {
 struct trace {
     uint64_t clock;
     struct trace_owner owners[TRACE_OWNERS];
+};
+
+/* What is sent of it. A reply may have to wait for room in its ring, and by then the trace's own
+ * rows may be of other requests: nothing here points into it. */
+struct trace_rows {
+    struct wire_trace_row row[WIRE_TRACES_MAX]; /* their strings are the next ones */
+    struct trace_names names[WIRE_TRACES_MAX];
 };
 
 struct request;
@@ -72,9 +83,7 @@ static inline void trace_waited(struct trace_times *t, uint64_t *to)
 void trace_add(struct trace *t, const struct request *r, const char *ended);
 void trace_out(struct trace *t, const struct request *r);
 
-/* Rows of a user, the newest first, or the one of that number: how many. They are valid until the
- * next trace_add. */
-uint32_t trace_list(struct trace *t, uid_t uid, uint64_t number,
-                    struct wire_trace_row ret[WIRE_TRACES_MAX]);
+/* Rows of a user, the newest first, or the one of that number: how many. */
+uint32_t trace_list(struct trace *t, uid_t uid, uint64_t number, struct trace_rows *ret);
 
 #endif
