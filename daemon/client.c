@@ -84,6 +84,8 @@ bool client_sees(const struct client *c, const struct client *other, uid_t stand
     return c == other || owner_sees(c->uid, other->uid, stand_in);
 }
 
+/* Its own, then those that it is attached to: an id is of the daemon, so no kept session has that
+ * of another. A session that is being opened is nobody's to name yet (opening.h). */
 struct session *client_find_session(struct client *c, uint64_t id)
 {
     struct session *s;

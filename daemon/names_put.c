@@ -43,6 +43,7 @@ int names_put_begin(struct names_puts *puts, struct store *store, uint32_t owner
     };
     (void)stpcpy(p->name, name);
     r = names_encode(f, &bytes, &p->len);
+    /* None of that name is on its way: who asks has looked (names_put_find). */
     if (r == 0)
         r = store_name_put(store, owner, kind, name, bytes, p->len, on_done, p);
     free(bytes);

@@ -125,6 +125,8 @@ static bool wanted(const struct config *c, const struct model *m, uint64_t load_
 {
     if (m->stream || m->from == MODEL_FROM_IMAGE || backend_host(m->backend, m->mem) != m->mem)
         return false;
+    /* Who names a folder wants one whatever it costs. One that is there and was not taken up is
+     * written anew, else it would be in the way at every start. */
     if (strcmp(c->weight_cache, "auto") != 0)
         return m->image_why.text[0] || !is_there(m, folder);
     /* Of weights that were kept in memory it is not known what packing takes: an image was written
