@@ -100,7 +100,7 @@ void hydrate_drop(struct hydrate_job *j);
 /* These ids, of a prompt that is not whole yet, or not known to be one, are likely to be asked
  * about: what they point to, and only the disk has, is read meanwhile. It is in nobody's way: its
  * pages count as nobody's when they are there, and what is not there yet when pages are short is
- * given up. Asked again, what is not pointed to any more is given up, too. */
+ * given up. Asked again, it stays on its way unless something is pointed to that is not in it. */
 void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n);
 bool hydrate_may_fetch(const struct memory *m);
 void hydrate_fetch_drop(struct memory *m);
