@@ -39,6 +39,7 @@ struct ask {
     const char *model;           /* NULL: none was named */
     const char *session, *title; /* of a live session (http/live.h); NULL: a new one, none */
     uint32_t n_turns;            /* that its client sent it */
+    uint32_t deadline_ms;        /* for all of it; 0: none */
     struct ask_prompt *prompts;
     size_t n_prompts;
     uint32_t n;      /* answers to each prompt */
@@ -47,6 +48,7 @@ struct ask {
     bool echo;       /* the answer begins with the prompt */
     bool count_only; /* nothing but the number of the prompt's tokens */
     bool no_answer;  /* it is read, and that is all */
+    bool detachable; /* it goes on without its client (http/turn.h) */
     bool has_seed;
     bool logprobs; /* of the answer's tokens; sampling says of how many others */
     struct ask_tool *tools;

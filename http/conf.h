@@ -13,6 +13,7 @@
 #include "base/options.h"
 
 #define CONF_UNIX_MAX 107 /* sun_path with its NUL */
+#define CONF_LIVE_MAX 256 /* sessions that stay open */
 
 enum conf_action { CONF_SERVE, CONF_CHECK, CONF_PRINT, CONF_HELP, CONF_VERSION };
 

@@ -31,9 +31,8 @@ struct exchange {
     const char *who, *allow;
     struct text body;
     struct problem problem;
-    struct ask ask;
-    struct job job;
-    bool has_job, answered, error_said;
+    struct turn *turn;
+    bool answered, error_said;
     unsigned status;
     uint64_t begun_ns;
 };
@@ -57,12 +56,15 @@ static bool add_headers(struct exchange *x, struct MHD_Response *r, const char *
         ok = ok &&
              MHD_add_response_header(r, "Access-Control-Allow-Origin", x->origin) == MHD_YES &&
              MHD_add_response_header(r, "Vary", "Origin") == MHD_YES;
-    if (x->has_job)
-        ok = ok && MHD_add_response_header(r, "X-Request-Id", x->job.id) == MHD_YES;
+    if (x->turn->begun)
+        ok = ok && MHD_add_response_header(r, "X-Request-Id", x->turn->job.id) == MHD_YES;
     if (x->problem.kind == PROBLEM_KEY)
         ok = ok && MHD_add_response_header(r, "WWW-Authenticate", "Bearer") == MHD_YES;
     if (x->allow)
         ok = ok && MHD_add_response_header(r, "Allow", x->allow) == MHD_YES;
+    /* Clients of OpenAI and Anthropic ask again by themselves, where the same would happen. */
+    if (x->problem.kind == PROBLEM_DEADLINE)
+        ok = ok && MHD_add_response_header(r, "X-Should-Retry", "false") == MHD_YES;
     if (x->problem.kind && problem_retry_s(&x->problem)) {
         (void)snprintf(number, sizeof(number), "%u", problem_retry_s(&x->problem));
         ok = ok && MHD_add_response_header(r, "Retry-After", number) == MHD_YES;
@@ -173,7 +175,7 @@ static enum MHD_Result answer_preflight(struct exchange *x)
 static ssize_t on_more(void *cls, uint64_t pos, char *buf, size_t max)
 {
     struct exchange *x = cls;
-    struct job *j = &x->job;
+    struct job *j = &x->turn->job;
     enum job_event event;
 
     (void)pos;
@@ -196,13 +198,13 @@ static ssize_t on_more(void *cls, uint64_t pos, char *buf, size_t max)
 
 static enum MHD_Result refuse_job(struct exchange *x)
 {
-    x->problem = x->job.problem;
+    x->problem = x->turn->job.problem;
     return answer_problem(x);
 }
 
 static enum MHD_Result answer_stream(struct exchange *x)
 {
-    enum job_event event = job_wait(&x->job, (int)x->server->conf->keep_alive_s * 1000);
+    enum job_event event = job_wait(&x->turn->job, (int)x->server->conf->keep_alive_s * 1000);
 
     if (event == JOB_GONE)
         return MHD_NO;
@@ -215,49 +217,68 @@ static enum MHD_Result answer_stream(struct exchange *x)
 
 static enum MHD_Result answer_whole(struct exchange *x)
 {
-    enum job_event event = job_wait(&x->job, -1);
+    enum job_event event = job_wait(&x->turn->job, -1);
 
     if (event == JOB_GONE)
         return MHD_NO;
     if (event == JOB_FAILED)
         return refuse_job(x);
-    return answer_json(x, 200, x->route->voice->whole(&x->job));
+    return answer_json(x, 200, x->route->voice->whole(&x->turn->job));
 }
 
 static enum MHD_Result answer_job(struct exchange *x)
 {
-    struct job *j = &x->job;
+    struct job *j = &x->turn->job;
+    struct ask *ask = &x->turn->ask;
     struct live *live = NULL;
 
-    ask_init(&x->ask);
-    if (field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0 ||
-        x->route->read(&x->ask, &x->problem) < 0)
+    ask_init(ask);
+    if (field_parse(x->body.bytes, x->body.len, &ask->root, &x->problem) < 0 ||
+        x->route->read(ask, &x->problem) < 0)
         return answer_problem(x);
     text_fini(&x->body);
-    if (x->route->is_turn && live_take(&x->server->lives, x->who, x->ask.session, x->ask.n_turns,
-                                       &live, &x->problem) < 0)
+    if (x->route->is_turn &&
+        live_take(&x->server->lives, x->who, ask->session, ask->n_turns, &live, &x->problem) < 0)
         return answer_problem(x);
     /* What one key's requests have read another's do not find: the names of keys are people. */
     if (x->who[0])
-        x->ask.policy.realm = x->who;
-    if (live && x->ask.title)
-        live_rename(&x->server->lives, live, x->ask.title);
-    *j = (struct job){ .ask = &x->ask,
+        ask->policy.realm = x->who;
+    if (live && ask->title)
+        live_rename(&x->server->lives, live, ask->title);
+    *j = (struct job){ .ask = ask,
                        .voice = x->route->voice,
                        .pool = &x->server->pool,
                        .tokens = &x->server->tokens,
                        .client_fd = x->client->fd,
                        .stop_fd = x->server->stop_fd,
-                       .label = x->ask.title ? x->ask.title
-                                : x->who[0]  ? x->who
-                                             : "http",
+                       .label = ask->title  ? ask->title
+                                : x->who[0] ? x->who
+                                            : "http",
                        .lives = live ? &x->server->lives : NULL,
                        .live = live,
                        .strict_model = x->server->conf->strict_model };
-    x->has_job = true;
+    x->turn->begun = true;
     if (job_init(j) < 0)
         return refuse_job(x);
-    return x->ask.stream ? answer_stream(x) : answer_whole(x);
+    return ask->stream ? answer_stream(x) : answer_whole(x);
+}
+
+/* Somebody is back: all that was said, and what is still said. */
+static enum MHD_Result answer_again(struct exchange *x)
+{
+    struct turn *t = NULL;
+
+    if (strcmp(x->method, "HEAD") == 0)
+        (void)problem_set(&x->problem, PROBLEM_METHOD, NULL, "%s takes GET, not HEAD", x->url);
+    else
+        t = turns_take(&x->server->turns, x->who, x->tail, &x->problem);
+    if (!t)
+        return answer_problem(x);
+    turn_free(x->turn);
+    x->turn = t;
+    t->job.client_fd = x->client->fd;
+    t->job.voice->again(&t->job);
+    return answer_stream(x);
 }
 
 static enum MHD_Result answer_embed(struct exchange *x)
@@ -269,9 +290,9 @@ static enum MHD_Result answer_embed(struct exchange *x)
     struct text body = { 0 };
     int r;
 
-    if (field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0)
+    if (field_parse(x->body.bytes, x->body.len, &x->turn->ask.root, &x->problem) < 0)
         return answer_problem(x);
-    r = x->route->embed(&call, x->ask.root, &body, &x->problem);
+    r = x->route->embed(&call, x->turn->ask.root, &body, &x->problem);
     if (r > 0)
         return MHD_NO;
     return r < 0 ? answer_problem(x) : answer_body(x, 200, &body);
@@ -361,6 +382,9 @@ static struct exchange *begin(struct door *d, struct MHD_Connection *connection,
 
     if (!x || !info || !info->socket_context)
         goto fail;
+    x->turn = turn_new();
+    if (!x->turn)
+        goto fail;
     x->server = d->server;
     x->client = info->socket_context;
     x->connection = connection;
@@ -379,6 +403,8 @@ static struct exchange *begin(struct door *d, struct MHD_Connection *connection,
     return x;
 
 fail:
+    if (x)
+        turn_free(x->turn);
     free(x);
     return NULL;
 }
@@ -406,10 +432,13 @@ static enum MHD_Result answer_about(struct exchange *x)
     struct json_object *body;
     int r;
 
-    if (x->body.len > 0 && field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0)
+    if (x->body.len > 0 &&
+        field_parse(x->body.bytes, x->body.len, &x->turn->ask.root, &x->problem) < 0)
         return answer_problem(x);
-    a.body = x->ask.root; /* the ask's to free */
+    a.body = x->turn->ask.root; /* the ask's to free */
     r = x->route->about(&a, &body, &x->problem);
+    if (x->route->about == live_delete) /* whatever it found: of what had ended there may be more */
+        turns_forget(&x->server->turns, x->who, x->tail);
     return r < 0 ? answer_problem(x) : answer_json(x, 200, body);
 }
 
@@ -427,6 +456,8 @@ static enum MHD_Result answer(struct exchange *x)
         return answer_text(x, "gist-http is running: gist-http(1) says what it answers.\n");
     if (x->route->read)
         return answer_job(x);
+    if (x->route->is_answer)
+        return answer_again(x);
     if (x->route->about)
         return answer_about(x);
     if (x->route->embed)
@@ -464,10 +495,11 @@ enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection
 
 static void log_line(const struct exchange *x)
 {
+    const struct job_usage *u = &x->turn->job.usage;
+
     shown_line(stderr, "gist-http: %s%s%s %s %u, %.0f ms, %u tokens read, %u computed, %u said",
                x->who ? x->who : "", x->who && x->who[0] ? " " : "", x->method, x->url, x->status,
-               (double)(clock_ns() - x->begun_ns) / 1e6, x->job.usage.prompt, x->job.usage.computed,
-               x->job.usage.generated);
+               (double)(clock_ns() - x->begun_ns) / 1e6, u->prompt, u->computed, u->generated);
 }
 
 void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **exchange,
@@ -481,9 +513,7 @@ void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **
         return;
     if (x->server->conf->log_requests)
         log_line(x);
-    if (x->has_job)
-        job_fini(&x->job);
-    ask_fini(&x->ask);
+    turns_leave(&x->server->turns, x->turn, x->who ? x->who : "");
     text_fini(&x->body);
     /* The next request of the connection is awaited. */
     (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,

@@ -1,7 +1,6 @@
 #include "http/job.h"
 
 #include "base/clock.h"
-#include "http/live.h"
 #include "http/say.h"
 #include "http/tools.h"
 
@@ -52,9 +51,13 @@ static void give_live(struct job *j)
         return;
     if (j->waiting || (j->problem.kind && !unread)) {
         live_drop(j->lives, s);
+        j->session[0] = '\0';
     } else {
         gist_on_progress(j->base, NULL, NULL);
-        live_put(j->lives, s, !unread);
+        gist_on_loading(s->conn, NULL, NULL);
+        (void)gist_set_deadline(s->conn, 0);
+        if (!live_put(j->lives, s, !unread))
+            j->session[0] = '\0';
     }
     j->base = NULL;
 }
@@ -74,6 +77,8 @@ static void give_back(struct job *j)
         pool_drop(j->pool, c); /* with its sessions */
     } else if (c) {
         close_session(j);
+        (void)gist_set_deadline(c, 0);
+        gist_on_loading(c, NULL, NULL);
         pool_put(j->pool, c);
     }
     j->base = NULL;
@@ -102,7 +107,27 @@ static void fail(struct job *j)
     (void)problem_of_gist(&j->problem, j->conn);
 }
 
+/* What is asked next ends with the time that there is for all of it. */
+static int set_deadline(struct job *j)
+{
+    uint64_t until = j->begun_ns + j->ask->deadline_ms * CLOCK_MS;
+    int left = clock_until_ms(until, clock_ns());
+
+    if (!j->ask->deadline_ms || gist_set_deadline(j->conn, left > 0 ? (unsigned)left : 1) == 0)
+        return 0;
+    fail(j);
+    return -1;
+}
+
 /* --- reading the prompt ----------------------------------------------------------------------- */
+
+static int on_loading(void *arg, unsigned percent)
+{
+    struct job *j = arg;
+
+    j->loading = percent ? percent : 1;
+    return 0;
+}
 
 static int connect_job(struct job *j)
 {
@@ -116,6 +141,7 @@ static int connect_job(struct job *j)
     } else if (!j->conn && pool_take(j->pool, &j->conn, &j->fresh, &j->problem) < 0) {
         return -1;
     }
+    gist_on_loading(j->conn, on_loading, j);
     gist_info(j->conn, &info);
     (void)snprintf(j->model, sizeof(j->model), "%s", info.model);
     return j->strict_model ? pool_check_model(j->conn, j->ask->model, &j->problem) : 0;
@@ -154,6 +180,10 @@ static void take_session(struct job *j)
         open_session(j);
     if (s && j->base && !s->session)
         live_opened(j->lives, s, j->base);
+    if (s) {
+        (void)snprintf(j->session, sizeof(j->session), "%s", s->id);
+        j->n_turns = s->n_turns;
+    }
     if (!j->problem.kind && j->ask->stream && j->voice->opened)
         j->voice->opened(j);
 }
@@ -253,7 +283,7 @@ static void read_prompt(struct job *j)
         return;
     gist_on_progress(j->base, on_progress, j);
     gist_info(j->conn, &info);
-    if (check_tools(j, &info) < 0)
+    if (check_tools(j, &info) < 0 || set_deadline(j) < 0)
         return;
     j->state = JOB_READING;
     j->waiting = true;
@@ -284,6 +314,8 @@ static void continue_answer(struct job *j)
         j->state = JOB_CHOICE;
         return;
     }
+    if (set_deadline(j) < 0)
+        return;
     j->waiting = true;
     /* Where the tag is a token it is meant as one. */
     if (gist_append_text_start(j->base, tag ? call : p->text, tag ? sizeof(call) - 1 : p->len,
@@ -537,6 +569,8 @@ static void begin_answers(struct job *j)
     uint32_t n = j->ask->n;
     int r;
 
+    if (set_deadline(j) < 0)
+        return;
     s.seed = j->ask->has_seed ? s.seed + choice_of(j, 0) : random_bits() >> 1;
     s.on_logprob = on_logprob;
     if (j->ask->n_tools > 0)
@@ -696,7 +730,7 @@ static void tick(struct job *j)
 {
     /* A picture may be more than is taken at once: to who reads slowly it comes when the last one
      * was taken, or `out` would grow. */
-    if (!j->voice->tick_ms || !j->ask->stream || !j->waiting || j->problem.kind ||
+    if (!j->voice->tick_ms || !j->ask->stream || j->unheard || !j->waiting || j->problem.kind ||
         j->out.len > j->out_at || left_ms(j->tick_ns) > 0)
         return;
     j->voice->tick(j);
@@ -706,7 +740,8 @@ static void tick(struct job *j)
 /* Until the client wants to hear of us, or the voice has something to say. */
 static int wait_ms(const struct job *j, uint64_t until)
 {
-    return clock_sooner_ms(left_ms(until), j->voice->tick_ms ? left_ms(j->tick_ns) : -1);
+    return clock_sooner_ms(left_ms(until),
+                           j->voice->tick_ms && !j->unheard ? left_ms(j->tick_ns) : -1);
 }
 
 enum job_event job_wait(struct job *j, int timeout_ms)

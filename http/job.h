@@ -30,11 +30,9 @@
 #define HTTP_JOB_H
 
 #include "http/calls.h"
+#include "http/live.h"
 #include "http/logprobs.h"
-#include "http/pool.h"
 
-struct live;
-struct lives;
 struct voice;
 
 enum job_state {
@@ -85,6 +83,10 @@ struct job {
     struct lives *lives;
     struct live *live; /* whose session it goes on with; NULL: it has its own, which end with it */
 
+    char
+        session[LIVE_ID_LEN + 1]; /* the id of a live one, also when that was given back; else "" */
+    uint32_t n_turns;             /* what that had read before */
+    bool unheard;                 /* nobody takes what is said */
     char id[25], model[128];
     uint64_t created_s, begun_ns;
     struct job_choice *choices; /* (n_prompts * n) */
@@ -107,7 +109,8 @@ struct job {
     enum job_state state;
     bool begun, fresh, waiting; /* waiting: a request is open */
     bool stopped;               /* somebody wants no more of the answer */
-    uint64_t tick_ns;           /* when the voice is to tick */
+    unsigned loading; /* percent of a model that comes back (gistd --idle); 0, 100: it is there */
+    uint64_t tick_ns; /* when the voice is to tick */
     uint64_t request;
     struct mem mem; /* of what the model decides */
 };

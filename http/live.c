@@ -225,7 +225,7 @@ void live_opened(struct lives *l, struct live *s, gist_session *session)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-void live_put(struct lives *l, struct live *s, bool read)
+bool live_put(struct lives *l, struct live *s, bool read)
 {
     bool doomed;
 
@@ -239,6 +239,7 @@ void live_put(struct lives *l, struct live *s, bool read)
     (void)pthread_mutex_unlock(&l->lock);
     if (doomed)
         free_live(s);
+    return !doomed;
 }
 
 void live_drop(struct lives *l, struct live *s)
@@ -249,6 +250,28 @@ void live_drop(struct lives *l, struct live *s)
     take_out(l, s);
     (void)pthread_mutex_unlock(&l->lock);
     free_live(s);
+}
+
+bool live_is_doomed(struct lives *l, const struct live *s)
+{
+    bool doomed;
+
+    (void)pthread_mutex_lock(&l->lock);
+    doomed = s->doomed;
+    (void)pthread_mutex_unlock(&l->lock);
+    return doomed;
+}
+
+bool live_is_heard(struct lives *l, const char *who, const char *id, size_t len, uint32_t n_turns)
+{
+    const struct live *s;
+    bool heard;
+
+    (void)pthread_mutex_lock(&l->lock);
+    s = find(l, who, id, len);
+    heard = s && s->busy && s->n_turns == n_turns;
+    (void)pthread_mutex_unlock(&l->lock);
+    return heard;
 }
 
 int live_title(const struct json_object *o, const char **ret, struct problem *p)

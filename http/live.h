@@ -64,10 +64,14 @@ int lives_expire(struct lives *l);
  * turns than n_turns: PROBLEM_GONE. */
 int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns, struct live **ret,
               struct problem *p);
-/* read: it holds one turn more. */
-void live_put(struct lives *l, struct live *s, bool read);
+/* read: it holds one turn more. False: it is gone, since it was deleted meanwhile. */
+bool live_put(struct lives *l, struct live *s, bool read);
 void live_opened(struct lives *l, struct live *s, gist_session *session);
 void live_drop(struct lives *l, struct live *s); /* NULL: nothing */
+
+bool live_is_doomed(struct lives *l, const struct live *s);
+/* Whether the key's own of that name is at work behind so many turns. */
+bool live_is_heard(struct lives *l, const char *who, const char *id, size_t len, uint32_t n_turns);
 
 /* o's field `title`, where it has one, of at most LIVE_TITLE_MAX bytes. */
 int live_title(const struct json_object *o, const char **ret, struct problem *p);

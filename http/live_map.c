@@ -59,13 +59,13 @@ static struct json_object *memory(gist_conn *c, const struct gist_stats *s)
     struct gist_info info;
 
     gist_info(c, &info);
-    return json_make("{s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "model",
+    return json_make("{s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "model",
                      info.model, "version", info.version, "context", (int64_t)info.context_max,
                      "chat", info.chat, "page_bytes", (int64_t)s->page_bytes, "page_tokens",
                      (int64_t)s->page_tokens, "pages", (int64_t)s->pages, "pages_free",
                      (int64_t)s->pages_free, "pages_cached", (int64_t)s->pages_cached,
                      "weights_bytes", (int64_t)s->weights_bytes, "requests",
-                     (int64_t)s->requests_running, "store", store(s));
+                     (int64_t)s->requests_running, "idle", s->idle, "store", store(s));
 }
 
 int live_memory(const struct live_ask *a, struct json_object **ret, struct problem *p)

@@ -14,6 +14,7 @@ static const struct page_file files[] = {
     FILE_("/page/page.js", "text/javascript; charset=utf-8", page_js),
     FILE_("/page/map.js", "text/javascript; charset=utf-8", map_js),
     FILE_("/page/wire.js", "text/javascript; charset=utf-8", wire_js),
+    FILE_("/page/words.js", "text/javascript; charset=utf-8", words_js),
     FILE_("/page/keep.js", "text/javascript; charset=utf-8", keep_js),
     FILE_("/page/icon.svg", "image/svg+xml", icon_svg),
 };

@@ -31,6 +31,7 @@ static const struct {
     [PROBLEM_NO_DAEMON] = { 503, 5, "server_error", "service_unavailable", "api_error" },
     [PROBLEM_LOADING] = { 503, 2, "server_error", "model_loading", "overloaded_error" },
     [PROBLEM_FULL] = { 503, 2, "server_error", "overloaded", "overloaded_error" },
+    [PROBLEM_DEADLINE] = { 504, 0, "server_error", "deadline_exceeded", "timeout_error" },
 };
 
 int problem_set(struct problem *p, enum problem_kind kind, const char *param, const char *fmt, ...)
@@ -73,6 +74,8 @@ static enum problem_kind kind_of(enum gist_code code)
     case GIST_E_POOL_FULL:
     case GIST_E_NO_MEMORY:
         return PROBLEM_FULL;
+    case GIST_E_DEADLINE:
+        return PROBLEM_DEADLINE;
     case GIST_E_TRANSPORT:
     case GIST_E_SHUTTING_DOWN:
         return PROBLEM_NO_DAEMON;

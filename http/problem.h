@@ -28,6 +28,7 @@ enum problem_kind {
     PROBLEM_NO_DAEMON,   /* 503 */
     PROBLEM_LOADING,     /* 503: the daemon loads its model */
     PROBLEM_FULL,        /* 503: the daemon has no memory left for now */
+    PROBLEM_DEADLINE,    /* 504: the time that the request gave itself is over */
     PROBLEM__N
 };
 

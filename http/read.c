@@ -224,7 +224,11 @@ static int read_rest(struct ask *a, const struct json_object *o, struct problem 
 {
     const char *priority = "interactive";
     bool is_private = false;
+    float deadline = 0;
 
+    if (field_real(o, "deadline", 0.001, 3600, &deadline, p) < 0)
+        return -1;
+    a->deadline_ms = (uint32_t)(deadline * 1000);
     if (field_text(o, "adapter", &a->memory.adapter, p) < 0 ||
         field_bool(o, "private", &is_private, p) < 0 || field_text(o, "priority", &priority, p) < 0)
         return -1;

@@ -7,6 +7,7 @@
  *
  *     memory    "auto", or a compressor's name         ratio, budget, hydrate, adapter
  *     private   keep nothing of it                     priority   "interactive", "background"
+ *     deadline  seconds, for all of it
  *
  * memory, ratio and budget are also taken beside the API's own fields.
  *

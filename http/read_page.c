@@ -9,7 +9,8 @@ int read_turn(struct ask *a, struct problem *p)
 
     if (read_chat_completions(a, p) < 0 || field_text(o, "session", &a->session, p) < 0 ||
         field_count(o, "turns", 0, UINT32_MAX, &a->n_turns, p) < 0 ||
-        field_bool(o, "answer", &answer, p) < 0 || live_title(o, &a->title, p) < 0 ||
+        field_bool(o, "answer", &answer, p) < 0 ||
+        field_bool(o, "detachable", &a->detachable, p) < 0 || live_title(o, &a->title, p) < 0 ||
         field_refuse(o, "tools", "use /v1/chat/completions", p) < 0 ||
         field_refuse(o, "logprobs", "use /v1/chat/completions", p) < 0)
         return -1;

@@ -21,6 +21,7 @@ static const struct route routes[] = {
     { "GET", "/api/ps", &say_ollama_chat, .info = info_ps },
     { "GET", "/api/version", &say_ollama_chat, .info = info_ollama_version, .open = true },
     { "POST", "/gist/v1/chat", &say_page, .read = read_turn, .is_turn = true },
+    { "GET", "/gist/v1/answers/", &say_page, .is_answer = true },
     { "GET", "/gist/v1/memory", &say_page, .about = live_memory },
     { "GET", "/gist/v1/sessions", &say_page, .about = live_list },
     { "GET", "/gist/v1/sessions/", &say_page, .about = live_look },

@@ -18,6 +18,7 @@ struct route {
     info_fn *info;
     bool open;      /* needs no key */
     bool is_turn;   /* read: of a live session */
+    bool is_answer; /* of a live session, to who comes back to it */
     live_fn *about; /* live sessions */
     embed_fn *embed;
 };

@@ -31,6 +31,7 @@ struct voice {
     unsigned tick_ms;              /* 0: never */
     void (*tick)(struct job *j);   /* now and then; may ask the daemon */
     void (*opened)(struct job *j); /* NULL: it says nothing of that; there is a session */
+    void (*again)(struct job *j);  /* all that was said, to who did not hear it; of live sessions */
     void (*error)(struct job *j);
     struct json_object *(*whole)(const struct job *j);
     struct json_object *(*refusal)(const struct problem *p);

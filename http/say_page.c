@@ -7,8 +7,8 @@
 static void opened(struct job *j)
 {
     say_event(j, "session",
-              json_make("{s:s, s:I, s:s}", "id", j->live->id, "turns", (int64_t)j->live->n_turns,
-                        "model", j->model));
+              json_make("{s:s, s:I, s:s}", "id", j->session, "turns", (int64_t)j->n_turns, "model",
+                        j->model));
 }
 
 /* A picture less is no failure: what failed shows in the turn itself. */
@@ -23,6 +23,10 @@ static void say_map(struct job *j)
 
 static void tick(struct job *j)
 {
+    if (j->loading > 0 && j->loading < 100) {
+        say_event(j, "loading", json_make("{s:I}", "percent", (int64_t)j->loading));
+        return;
+    }
     if (j->state == JOB_READING)
         say_event(j, "reading",
                   json_make("{s:I, s:I}", "read", (int64_t)j->n_read, "of", (int64_t)j->n_all));
@@ -62,15 +66,34 @@ static const char *reason(const struct job *j)
     return (size_t)r < sizeof(words) / sizeof(words[0]) ? words[r] : "end";
 }
 
-static void end(struct job *j)
+static void done(struct job *j)
 {
     const struct job_usage *u = &j->usage;
 
-    say_map(j);
     say_event(j, "done",
               json_make("{s:s, s:I, s:I, s:f, s:o}", "reason", reason(j), "turns",
-                        (int64_t)j->live->n_turns + 1, "tokens", (int64_t)u->generated, "ms",
+                        (int64_t)j->n_turns + 1, "tokens", (int64_t)u->generated, "ms",
                         (double)u->generate_ns / 1e6, "gistd", say_gistd(j)));
+}
+
+static void end(struct job *j)
+{
+    if (!j->unheard)
+        say_map(j);
+    done(j);
+}
+
+static void again(struct job *j)
+{
+    const struct job_choice *c = say_choice(j);
+
+    opened(j);
+    if (j->begun)
+        begin(j);
+    if (c->text.len > 0)
+        text(j, c->text.bytes, c->text.len);
+    if (j->state == JOB_ENDED)
+        done(j);
 }
 
 static void error(struct job *j)
@@ -79,6 +102,7 @@ static void error(struct job *j)
 }
 
 const struct voice say_page = { .stream_type = "text/event-stream",
+                                .keeps_text = true,
                                 .early = true,
                                 .begin = begin,
                                 .choice = say_nothing,
@@ -89,5 +113,6 @@ const struct voice say_page = { .stream_type = "text/event-stream",
                                 .tick_ms = TICK_MS,
                                 .tick = tick,
                                 .opened = opened,
+                                .again = again,
                                 .error = error,
                                 .refusal = say_openai_refusal };

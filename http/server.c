@@ -3,6 +3,8 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -49,6 +51,15 @@ static void remove_client(struct server *s, struct client *c)
     free(c);
 }
 
+/* What is sent and never taken, as to a machine that has lost its network, ends the connection: the
+ * kernel alone would wait for a quarter of an hour. */
+static void give_up_in_time(const struct server *s, int fd)
+{
+    const unsigned ms = (unsigned)s->conf->send_s * 1000;
+
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 /* Without memory for it a connection gets no answer (exchange.c). */
 static void on_connection(void *cls, struct MHD_Connection *connection, void **ret_client,
                           enum MHD_ConnectionNotificationCode code)
@@ -64,6 +75,8 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **r
         if (!c)
             return;
         c->fd = info ? info->connect_fd : -1;
+        if (!d->is_unix)
+            give_up_in_time(d->server, c->fd);
         add_client(d->server, c);
     } else if (*ret_client) {
         remove_client(d->server, *ret_client);
@@ -102,7 +115,7 @@ static bool end_slow(struct server *s)
  * for. */
 static int look(struct server *s)
 {
-    int ms = lives_expire(&s->lives);
+    int ms = clock_sooner_ms(turns_run(&s->turns), lives_expire(&s->lives));
 
     return end_slow(s) && (ms < 0 || ms > LOOK_MS) ? LOOK_MS : ms;
 }
@@ -112,9 +125,10 @@ static int look(struct server *s)
 int server_run(struct server *s)
 {
     sigset_t set;
-    struct pollfd p[2] = { { -1, POLLIN, 0 }, { s->wake_fd, POLLIN, 0 } };
+    struct pollfd p[2 + TURNS_FDS * CONF_LIVE_MAX] = { { -1, POLLIN, 0 },
+                                                       { s->wake_fd, POLLIN, 0 } };
     uint64_t n;
-    int r = 0;
+    int r = 0, ms;
 
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGINT);
@@ -123,7 +137,8 @@ int server_run(struct server *s)
     if (p[0].fd < 0)
         return -errno;
     while (!p[0].revents) {
-        if (poll(p, 2, look(s)) < 0 && errno != EINTR) {
+        ms = look(s);
+        if (poll(p, 2 + turns_wait_for(&s->turns, p + 2), ms) < 0 && errno != EINTR) {
             r = -errno;
             break;
         }
@@ -173,6 +188,7 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
         if (s->stop_fd < 0 || s->wake_fd < 0)
             r = why_set(why, -errno, "starting: %s", strerror(errno));
     }
+    turns_init(&s->turns, &s->lives, conf->live_sessions, conf->answer_s, s->wake_fd);
     for (size_t i = 0; r == 0 && i < l->n; i++)
         r = open_door(s, l, i, why);
     if (r < 0)
@@ -204,6 +220,7 @@ void server_close(struct server *s)
     while (s->n_doors > 0)
         MHD_stop_daemon(s->doors[--s->n_doors].daemon);
     guard_close(&s->guard);
+    turns_fini(&s->turns);
     lives_fini(&s->lives);
     pool_fini(&s->pool);
     tokens_fini(&s->tokens);

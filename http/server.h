@@ -23,6 +23,7 @@
 #include "http/live.h"
 #include "http/pool.h"
 #include "http/tokens.h"
+#include "http/turn.h"
 
 #include <microhttpd.h>
 
@@ -44,11 +45,12 @@ struct server {
     struct guard guard;
     struct pool pool;
     struct lives lives;
+    struct turns turns;
     struct tokens tokens;
     struct door doors[LISTEN_MAX];
     size_t n_doors;
     int stop_fd;          /* readable: all end */
-    int wake_fd;          /* the first connection came */
+    int wake_fd;          /* the first connection came, or a turn that nobody hears */
     pthread_mutex_t lock; /* of what is below */
     pthread_cond_t answered;
     struct client *clients;

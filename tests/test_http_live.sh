@@ -2,10 +2,11 @@
 # tests/test_http_live.sh - sessions that stay open between requests, and what is told of their memory: what the page
 # of gist-http stands on. Would catch: a turn that reads again what is there, an answer that can't be stopped, a session
 # that another key sees or pushes out, a text that one key can tell another to have sent, a session that nobody ends; a
-# picture of memory that does not add up.
+# picture of memory that does not add up; an answer that ends with its page, or that somebody else may come back to.
 set -eu
 . tests/support/daemon.sh
 . tests/support/http.sh
+export BUILD
 run() {
     python3 "tests/support/$1.py" "$url"
 }
@@ -57,5 +58,13 @@ chmod 600 "$tmp/keys"
 http_start --api-keys "$tmp/keys" --hosts my.example --live-sessions 3
 check 'sessions are their keys own' run http_live_guard
 http_stop
+http_start --api-keys "$tmp/keys" --live-sessions 3
+check 'turns whose clients come back' run http_again
+http_stop
+for seconds in 0 1; do
+    http_start --api-keys "$tmp/keys" --answer-wait $seconds
+    check "turns whose clients do not come back: $seconds s" python3 tests/support/http_again.py "$url" $seconds
+    http_stop
+done
 daemon_stop
 done_testing

@@ -11,9 +11,10 @@ if [ -n "$missing" ]; then
     echo "$missing"
     exit 77
 fi
-daemon_start tests/data/tiny_smollm2.gguf
+daemon_start tests/data/tiny_smollm2.gguf --idle 2
 http_start
 check 'the page' python3 tests/support/http_page.py "$url" "$http_pid"
+kill "$http_pid" 2>/dev/null || true # of who has failed before he did
 wait "$http_pid" || true
 http_pid=
 daemon_stop

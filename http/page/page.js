@@ -5,8 +5,9 @@
 // text of the document and nothing else.
 
 import * as keep from "./keep.js";
-import { Trouble, ask, turn, useKey } from "./wire.js";
+import { Trouble, ask, goOn, leave, turn, useKey } from "./wire.js";
 import { about, bar, counts, draw, make, many, n, words } from "./map.js";
+import { plain, short, since, size, span } from "./words.js";
 
 const $ = id => document.getElementById(id);
 const DOC_BYTES = 8 << 20, PASTE_CHARS = 2000;
@@ -15,43 +16,6 @@ const ANSWER_TOKENS = 1024; // a small model may never end by itself
 let chats = [], chat = null, daemon = null;
 let going = null; // the turn under way: {chat, abort, session, stopping}
 const waiting = []; // turns that come behind it
-
-// --- small things --------------------------------------------------------------------------------
-
-const since = at => {
-  const min = Math.round((Date.now() - at) / 60000);
-  if (min < 1) return "just now";
-  if (min < 60) return `${min} min ago`;
-  if (min < 1440) return `${Math.round(min / 60)} h ago`;
-  return new Date(at).toLocaleDateString();
-};
-
-function size(bytes) {
-  if (bytes < 1000) return `${bytes} bytes`;
-  if (bytes < 1e6) return `${n(bytes / 1000)} KB`;
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-}
-
-function span(s) {
-  if (s < 60) return `${Math.max(1, Math.round(s))} s`;
-  return `${Math.round(s / 60)} min`;
-}
-
-// What went wrong, in words of who reads it, and what to do.
-function plain(e) {
-  const advice = {
-    unreachable: ["gist-http does not answer.", "Is it still running? Start it again (`gist-http`, or `systemctl --user start gist-http`), then try again. What you wrote is kept."],
-    service_unavailable: ["The daemon is not there.", e.message],
-    model_loading: ["The model is being loaded.", e.message],
-    context_length_exceeded: ["That is too long for this model.", e.message],
-    overloaded: ["The daemon has no memory left for now.", `${e.message}. Close other programs' sessions, or delete chats here, and try again.`],
-    rate_limit_exceeded: ["Too much at once.", `${e.message}.`],
-    request_too_large: ["That is more than gist-http takes at once.", e.message],
-    invalid_api_key: ["This server wants a key.", "Try again and enter it."],
-    stopped: ["Stopped.", "Nothing of it was read."],
-  };
-  return advice[e.code] || ["That did not work.", e.message || String(e)];
-}
 
 // --- the list of chats ---------------------------------------------------------------------------
 
@@ -73,11 +37,18 @@ function openChat(c) {
   refreshMemory();
 }
 
-// One that was deleted while it was answered stays so.
+// One that was deleted while it was answered stays so; a private one is this page's alone.
+function store(c) {
+  if (c.messages.length && chats.includes(c) && !c.private) keep.put(c);
+}
+
 function save(c) {
   c.at = Date.now();
-  if (c.messages.length && chats.includes(c)) keep.put(c);
+  store(c);
 }
+
+// What others may read of it: gistctl shows the titles of sessions.
+const label = c => c.private ? "private chat" : short(c.title);
 
 async function removeChat(c) {
   for (const w of waiting.splice(0)) if (w.c !== c) waiting.push(w);
@@ -98,8 +69,8 @@ function rename(c, row) {
     if (take && title && title !== c.title) {
       c.title = title.slice(0, 80);
       c.named = true;
-      if (c.messages.length) keep.put(c);
-      if (c.live) ask("POST", `sessions/${c.live.id}`, { title: short(c.title) }).catch(() => {});
+      store(c);
+      if (c.live) ask("POST", `sessions/${c.live.id}`, { title: label(c) }).catch(() => {});
     }
     drawChats();
   };
@@ -122,7 +93,7 @@ function act(text, label, fn) {
 
 function chatRow(c) {
   const row = make("li", `chat${c === chat ? " on" : ""}`), go = make("button", "go");
-  go.append(make("span", "", c.title), make("span", "fine", c.messages.length ? since(c.at) : "nothing yet"));
+  go.append(make("span", "", c.title), make("span", "fine", (c.private ? "private, " : "") + (c.messages.length ? since(c.at) : "nothing yet")));
   if (c === chat) go.setAttribute("aria-current", "true");
   go.onclick = () => openChat(c);
   const sure = () => {
@@ -161,7 +132,10 @@ function empty() {
   add.onclick = () => $("file").click();
   const row = make("div", "example");
   row.append(add);
-  e.append(p, make("p", "", "Or just write below. Nothing leaves this machine but to the server that sent this page."), row);
+  e.append(p, make("p", "", "Or just write below. Nothing leaves this machine but to the server that sent this page."));
+  if (chat.private)
+    e.append(make("p", "private", "This chat is private: neither this browser nor the daemon stores anything of it, and it ends when the page is closed or loaded again."));
+  e.append(row);
   return e;
 }
 
@@ -178,7 +152,10 @@ function soFar(p) {
   return `${n(p.read)} of ${many(p.of, "token")}` + (p.rate > 0 ? `, about ${span((p.of - p.read) / p.rate)} left` : "");
 }
 
+const loads = m => `The model had been put away, and is loaded again: ${n(m.loading)} %`;
+
 function docState(m) {
+  if (m.state === "reading" && m.loading) return loads(m);
   if (m.state === "reading") return m.progress?.of ? `Reading: ${soFar(m.progress)}` : "Waiting to be read";
   if (m.state === "stopped") return "Stopped: the model has not read it";
   if (m.state === "failed") return "Not read";
@@ -210,6 +187,7 @@ function drawDoc(m) {
 }
 
 function answerFoot(m) {
+  if (m.state === "reading" && m.loading) return loads(m);
   if (m.state === "reading" && m.progress?.of > 400) return `Reading ${soFar(m.progress)}`;
   if (m.state === "stopped") return "Stopped";
   const why = { length: "Cut here: say \u201cgo on\u201d for more", context_full: "Cut: the model's window is full", pool_full: "Cut: the daemon has no memory left" };
@@ -268,16 +246,12 @@ function buttons() {
   const busy = going !== null;
   $("stop").hidden = !busy;
   $("send").disabled = $("say").value.trim() === "";
+  $("private").checked = chat.private === true;
+  $("private").disabled = chat.messages.length > 0;
   $("log").setAttribute("aria-busy", busy);
 }
 
 // --- turns ---------------------------------------------------------------------------------------
-
-const short = text => {
-  let t = text.slice(0, 100);
-  while (new TextEncoder().encode(t).length > 120) t = t.slice(0, -1);
-  return t;
-};
 
 const asSent = m => ({ role: m.role, content: m.doc ? `Document "${m.name}":\n\n${m.text}` : m.text });
 
@@ -299,10 +273,15 @@ const speed = (id, rate) => { $(id).textContent = `${rate < 10 ? rate.toFixed(1)
 
 function hears(c, m, answer) {
   return (event, j) => {
-    if (event === "session") {
+    if (event !== "loading") delete (answer || m).loading;
+    if (event === "session") { // what was said comes from its beginning, also to who comes back
       c.live = { id: j.id, turns: j.turns };
+      if (answer) answer.text = "";
+      save(c);
       going.session = j.id;
       if (going.stopping) stop();
+    } else if (event === "loading") {
+      (answer || m).loading = j.percent;
     } else if (event === "reading") {
       noteProgress(answer || m, j);
     } else if (event === "memory") {
@@ -340,8 +319,10 @@ function hears(c, m, answer) {
 }
 
 // One message to the server: what is new, or the whole chat when the session is gone.
-async function tell(c, m, answer) {
-  const on = hears(c, m, answer), rest = { answer: answer !== null, title: short(c.title), temperature: 0.7, max_tokens: ANSWER_TOKENS };
+async function tell(c, m, answer, back) {
+  const on = hears(c, m, answer), rest = { answer: answer !== null, title: label(c), temperature: 0.7, max_tokens: ANSWER_TOKENS };
+  if (c.private) rest.gistd = { private: true };
+  if (back) return goOn(c.live, on, going.abort.signal);
   if (c.live) {
     try {
       return await turn({ ...rest, session: c.live.id, turns: c.live.turns, messages: [asSent(m)] }, on, going.abort.signal);
@@ -365,16 +346,18 @@ function undo(c, m, answer, e) {
   if (e.code === "invalid_api_key") askKey();
 }
 
-async function run({ c, m }) {
-  const answer = m.doc ? null : { role: "assistant", text: "", state: "reading" };
+// back: the page comes back to an answer that was being written when it was left.
+async function run({ c, m, back }) {
+  const at = c.messages.indexOf(m) + 1;
+  const answer = m.doc ? null : back ? c.messages[at] : { role: "assistant", text: "", state: "reading" };
   delete m.trouble;
   delete m.progress;
-  if (answer) c.messages.splice(c.messages.indexOf(m) + 1, 0, answer);
-  else m.state = "reading";
+  if (answer && !back) c.messages.splice(at, 0, answer);
+  if (m.doc) m.state = "reading";
   going = { chat: c, abort: new AbortController(), session: c.live?.id };
   if (c === chat) drawLog();
   try {
-    await tell(c, m, answer);
+    await tell(c, m, answer, back);
   } catch (e) {
     if (!(e instanceof Trouble) && e.name !== "AbortError") throw e;
     undo(c, m, answer, e);
@@ -534,7 +517,8 @@ async function refreshMemory() {
 function drawDaemon(d) {
   const mb = pages => size(pages * d.page_bytes);
   const used = d.pages - d.pages_free - d.pages_cached;
-  $("model").textContent = `${d.model}, a window of ${many(d.context, "token")}`;
+  $("model").textContent = `${d.model}, a window of ${many(d.context, "token")}` +
+    (d.idle ? "; put away while nobody asks, and loaded again for the next question" : "");
   bar($("pool-bar"), [["raw", used], ["cached", d.pages_cached], ["free", d.pages_free]],
     `${mb(used)} in use, ${mb(d.pages_cached)} remembered, ${mb(d.pages_free)} free`);
   $("pool-line").textContent = `Of ${mb(d.pages)} for context ${mb(used)} are in use, of all programs together; ${mb(d.pages_cached)} are remembered until they are wanted.`;
@@ -610,6 +594,11 @@ $("new").onclick = newChat;
 $("show-chats").onclick = () => toggle("chats");
 $("show-memory").onclick = $("strip").onclick = () => toggle("memory");
 $("stop").onclick = stop;
+$("private").onchange = e => {
+  chat.private = e.target.checked;
+  drawChats();
+  drawLog();
+};
 $("form").onsubmit = e => { e.preventDefault(); submit(); };
 $("say").oninput = grow;
 $("say").onkeydown = e => {
@@ -653,6 +642,8 @@ addEventListener("drop", e => {
   $("drop").hidden = true;
   addFiles([...e.dataTransfer.files]);
 });
+// Nobody can come back to a private chat.
+onpagehide = () => { for (const c of chats) if (c.private && c.live) leave(c.live.id); };
 document.onvisibilitychange = () => { if (!document.hidden) { look(); refreshMemory(); } };
 
 // --- the beginning -------------------------------------------------------------------------------
@@ -661,11 +652,14 @@ theme(keep.setting("localStorage", THEME));
 await keep.open();
 chats = await keep.list();
 for (const c of chats)
-  for (const m of c.messages) { // what was under way when the page was closed
-    if (m.state === "reading" || m.state === "going") m.state = m.doc || m.text ? "stopped" : "done";
+  for (const [i, m] of c.messages.entries()) { // what was under way when the page was left
     delete m.progress;
+    if (m.state !== "reading" && m.state !== "going") continue;
+    if (c.live) waiting.push({ c, m: m.doc ? m : c.messages[i - 1], back: true });
+    else m.state = m.doc || m.text ? "stopped" : "done";
   }
 const wanted = chats.find(c => c.id === location.hash.slice(1)) || chats[0];
 if (wanted) openChat(wanted);
 else newChat();
+pump();
 look();

@@ -100,6 +100,21 @@ def openai():
     check("no other", status == 404 and ids["model"] in j["error"]["message"], j)
 
 
+def deadlines():
+    long = {"max_tokens": 1000000, "ignore_eos": True, "gistd": {"deadline": 0.05}}
+    status, headers, j = s.post("/v1/chat/completions", **chat("On and on", **long))
+    check("a time that is over", status == 504 and j["error"]["code"] == "deadline_exceeded", (status, j))
+    check("nobody need ask again", headers["X-Should-Retry"] == "false" and not headers["Retry-After"], headers)
+    status, _, j = s.post("/v1/messages", **chat("Whoever reads this " * 3000, max_tokens=2, gistd={"deadline": 0.001}))
+    check("in Anthropic's words", status == 504 and j["error"]["type"] == "timeout_error", (status, j))
+    events = list(s.events("/v1/completions", prompt="On and on", **{**long, "gistd": {"deadline": 2}}))
+    check("a stream says so", any("error" in j and j["error"]["code"] == "deadline_exceeded" for _, j in events), events[-2:])
+    check("nor is it of the next", s.post("/v1/completions", prompt="On and on", max_tokens=200, ignore_eos=True)[0] == 200)
+    for wrong in (0, -1, "1", 1e9):
+        status, _, j = s.post("/v1/completions", prompt="x", gistd={"deadline": wrong})
+        check(f"a deadline of {wrong!r}", status == 400 and "deadline" in j["error"]["message"], (status, j))
+
+
 def responses():
     body = {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Why?"}]}], "instructions": "Be short.",
             "max_output_tokens": 5, "temperature": 0}
@@ -375,6 +390,7 @@ def methods():
 openai()
 responses()
 anthropic()
+deadlines()
 ollama()
 refusals()
 formats()

@@ -3,6 +3,7 @@ import http.client
 import json
 import socket
 import sys
+import time
 import urllib.parse
 
 WAIT_S = 120
@@ -58,9 +59,19 @@ class Server:
 
     def events(self, path, **body):
         """(event, JSON or text) of a stream; comments are events named ':'."""
-        c = http.client.HTTPConnection(self.host, self.port, timeout=WAIT_S)
-        c.request("POST", path, json.dumps({**body, "stream": True}))
-        r = c.getresponse()
+        return self.stream("POST", path, {**body, "stream": True})
+
+    def stream(self, method, path, body=None, headers=None):
+        """As events(); who is told to come again does."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            c = http.client.HTTPConnection(self.host, self.port, timeout=WAIT_S)
+            c.request(method, path, json.dumps(body) if body else None, headers or {})
+            r = c.getresponse()
+            if r.status != 429 or time.monotonic() > end:
+                break
+            c.close()
+            time.sleep(0.02)
         check(f"{path} streams events", r.status == 200 and r.headers["Content-Type"] == "text/event-stream", r.status)
         event = None
         try:

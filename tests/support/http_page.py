@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import sys
-import time
+import urllib.parse
 
 from cdp import Page
+from gate import Gate
 from http_client import check, done
 
-url = sys.argv[1]
+gate = Gate(urllib.parse.urlparse(sys.argv[1]).port)
+url = f"http://127.0.0.1:{gate.port}"
 p = Page()
 NAME = '<img src=x onerror="window.hacked=1">'
 TEXT = "The otter sleeps at nine. " * 60 + "<script>window.hacked=1</script>"
@@ -51,9 +53,9 @@ def fulfil(body, status=200, kind="text/event-stream"):
 
 
 def endless():
-    """The next turn is the model's own, but for the end of the text: it goes on until it is stopped."""
+    """The next turns are the model's own, but for the end of the text: each goes on until it is stopped. More than one, since
+    the page may find that its session is gone, and ask again."""
     def on_paused(e):
-        p.on_paused = None
         body = json.dumps({**json.loads(e["request"]["postData"]), "ignore_eos": True, "max_tokens": 1 << 29})
         p.send({"id": 10 ** 6, "sessionId": p.session, "method": "Fetch.continueRequest", "params": {
             "requestId": e["requestId"], "postData": base64.b64encode(body.encode()).decode()}})
@@ -213,6 +215,100 @@ p.reload()
 p.wait("the page is back", f"document.querySelectorAll('.chat').length >= {n - 1} && document.getElementById('model').textContent")
 p.complaints = [c for c in p.complaints if "404" not in c]
 check("what was deleted is gone", "Forget me" not in texts(".chat .go span"), texts(".chat .go span"))
+
+# An answer outlives its page, which is loaded again, and its connection, which is lost; Stop ends it all the same.
+ANSWER = "document.querySelector('.turn.assistant .text')"
+endless()
+press("New chat")
+say("Tell me all of it")
+p.wait("some of it", f"{ANSWER}?.textContent.length > 20")
+before = texts(".turn.assistant .text")[0]
+p.call("Fetch.disable")
+p.reload()
+p.wait("it goes on", f"{ANSWER}?.textContent.length > {len(before) + 20} && !document.getElementById('stop').hidden")
+now = texts(".turn.assistant .text")[0]
+check("it is the same answer", now.startswith(before), (before, now))
+gate.cut()
+p.wait("it goes on by another connection", f"{ANSWER}.textContent.length > {len(now) + 200}")
+check("and is the same still", texts(".turn.assistant .text")[0].startswith(now) and not texts(".trouble"), texts(".trouble"))
+press("Stop")
+idle()
+check("it was stopped", texts(".turn.assistant .foot") == ["Stopped"] and len(texts(".turn.assistant")) == 1, texts(".turn.assistant"))
+answers()
+sent = []
+def one_more(e):
+    p.on_paused = None
+    sent.append(json.loads(e["request"]["postData"]))
+    p.send({"id": 10 ** 6, "sessionId": p.session, "method": "Fetch.continueRequest", "params": {"requestId": e["requestId"]}})
+p.on_paused = one_more
+say("Thank you")
+p.wait("it answers", "document.querySelectorAll('.turn.assistant').length === 2")
+p.wait("some of it", "document.querySelectorAll('.turn.assistant .text')[1].textContent.length > 0 || !document.querySelector('.going')")
+p.call("Fetch.disable")
+p.js("document.getElementById('stop').click()")
+idle()
+check("the session goes on", len(sent) == 1 and sent[0]["turns"] == 1 and len(sent[0]["messages"]) == 1, sent)
+
+# A page that comes back too late says so; one that asks again is answered.
+p.js("""(async () => {
+    const { put, list } = await import("/page/keep.js");
+    const c = (await list())[0];
+    c.messages[3] = { role: "assistant", text: "", state: "going" };
+    c.live = { id: "b".repeat(32), turns: 1 };
+    await put(c); })()""")
+p.reload()
+p.wait("it says so", "document.querySelector('.trouble')")
+check("in words", "The answer is lost" in texts(".trouble")[0] and len(texts(".turn.assistant")) == 1, texts(".trouble"))
+press("Try again", ".trouble")
+p.wait("it answers", "!document.querySelector('.trouble') && document.querySelectorAll('.turn.assistant').length === 2")
+p.js("document.getElementById('stop').click()")
+idle()
+p.complaints = [c for c in p.complaints if "404" not in c and "429" not in c and "net::ERR" not in c]
+
+# A private chat: nothing of it is in the browser's store, in a title, or there when the page is loaded again.
+KEPT = """new Promise(done => { indexedDB.open("gistd").onsuccess = e => { const all = e.target.result.transaction("chats").objectStore("chats").getAll();
+    all.onsuccess = () => { e.target.result.close(); done(JSON.stringify(all.result)); }; }; })"""
+press("New chat")
+p.js("document.getElementById('private').click()")
+check("it says what that means", "is private" in texts(".empty .private")[0] and "private" in texts(".chat.on .go .fine")[0], texts(".empty p"))
+answers()
+sent = []
+p.on_paused = one_more
+say("My secret is a walrus")
+p.wait("it answers", "document.querySelector('.turn.assistant .text')?.textContent.length > 0 || document.querySelector('.turn.assistant .foot')")
+p.js("document.getElementById('stop').click()")
+idle()
+p.call("Fetch.disable")
+check("the daemon is told", sent[0]["gistd"] == {"private": True} and sent[0]["title"] == "private chat", sent)
+check("it can't be changed any more", p.js("document.getElementById('private').checked && document.getElementById('private').disabled"))
+p.js("document.querySelector('.chat.on .act').click()")
+p.wait("a name is asked for", "document.querySelector('.chat input')")
+p.type("About the walrus")
+p.enter()
+check("it has its name", texts(".chat.on .go span")[0] == "About the walrus", texts(".chat.on .go span"))
+check("others are kept", "Evil" in p.js(KEPT) or "Tell me all of it" in p.js(KEPT))
+check("it is not", "walrus" not in p.js(KEPT))
+p.js("[...document.querySelectorAll('.chat .go')].find(e => !e.textContent.includes('walrus')).click()")
+check("others are not private", not p.js("document.getElementById('private').checked"))
+titles = lambda: p.js("fetch('/gist/v1/sessions').then(r => r.json()).then(j => JSON.stringify(j.sessions.map(s => s.title)))")
+check("its session has no name of its own", "private chat" in titles() and "walrus" not in titles(), titles())
+p.reload()
+p.wait("the page is back", "document.querySelectorAll('.chat').length > 0 && document.getElementById('model').textContent")
+check("it is gone", "walrus" not in "".join(texts(".chat")) and "walrus" not in p.js(KEPT), texts(".chat"))
+p.until("and its session", lambda: "private chat" not in titles())
+p.complaints = [c for c in p.complaints if "404" not in c]
+
+# A daemon that has put its model away says so, and while it is loaded again.
+gate.instead = (b"POST /gist/v1/chat", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + sse(("loading", {"percent": 40})).encode())
+press("New chat")
+say("Wake up")
+p.wait("it says that the model is loaded", "document.querySelector('.turn.assistant .foot')?.textContent.includes('loaded again: 40 %')")
+gate.cut()
+p.wait("trouble", "document.querySelector('.trouble')")
+p.complaints = [c for c in p.complaints if "net::ERR" not in c]
+p.js("[...document.querySelectorAll('.chat.on .act')][1].click()")
+press("Delete", ".chat.on")
+p.wait("it says that the model is put away (gistd --idle)", "document.getElementById('model').textContent.includes('put away')")
 
 # Themes, contrast, names of what can be pressed, a small screen.
 CONTRAST = """(() => {
