@@ -10,15 +10,17 @@
  *
  *     {"kind": "prefill", "tokens": N, "ns": ...}
  *     {"kind": "decode", "depth": N, "tokens": ..., "ns": ..., "kv_bytes": ...,
- *      "kv_bytes_end": ...}
+ *      "kv_bytes_end": ..., "gap_ns": {"min": ..., "p10": ..., "p50": ..., "p90": ..., "max": ...}}
  *     {"kind": "first", "tokens": N, "ns": ...}
  *     {"kind": "sessions", "sessions": N, "tokens": ..., "ns": ...}
  *
  * The daemon is that of $GISTD_SOCKET. Times are the client's: from the call to the answer, so
  * rings, scheduler and sampling are in them. Decoding counts from the first token's arrival to the
  * last one's: n tokens, n steps, none of which guesses ahead. Of sessions, the tokens of all count
- * while all of them write. KV bytes are the pages that the daemon charges to the session: behind
- * the context and one token, and behind all that was written.
+ * while all of them write. Gaps are the times from one token's arrival to the next: what else runs
+ * on the machine shows in the upper ones, the program's own speed in the lower. KV bytes are the
+ * pages that the daemon charges to the session: behind the context and one token, and behind all
+ * that was written.
  */
 #include "client/gist.h"
 
@@ -44,6 +46,8 @@ struct bench {
 struct arrivals {
     uint64_t first_ns, last_ns;
     uint32_t n_after_first;
+    uint64_t *gaps_ns; /* (n_gaps) of cap_gaps; NULL: nobody asks */
+    uint32_t n_gaps, cap_gaps;
 };
 
 static uint64_t now_ns(void)
@@ -106,16 +110,44 @@ static uint64_t kv_bytes(struct bench *b, const gist_session *s)
 static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
 {
     struct arrivals *a = arg;
+    uint64_t before = a->last_ns;
 
     (void)text;
     (void)len;
     (void)ids;
     a->last_ns = now_ns();
-    if (a->first_ns == 0)
+    if (a->first_ns == 0) {
         a->first_ns = a->last_ns;
-    else
-        a->n_after_first += (uint32_t)n_ids;
+        return 0;
+    }
+    a->n_after_first += (uint32_t)n_ids;
+    if (a->n_gaps < a->cap_gaps)
+        a->gaps_ns[a->n_gaps++] = a->last_ns - before;
     return 0;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void print_gaps(struct arrivals *a)
+{
+    static const struct {
+        const char *name;
+        uint32_t percent;
+    } rows[] = { { "min", 0 }, { "p10", 10 }, { "p50", 50 }, { "p90", 90 }, { "max", 100 } };
+
+    qsort(a->gaps_ns, a->n_gaps, sizeof(*a->gaps_ns), by_size);
+    printf("\"gap_ns\": {");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        uint32_t at = (a->n_gaps - 1) * rows[i].percent / 100;
+
+        printf("%s\"%s\": %llu", i ? ", " : "", rows[i].name, (unsigned long long)a->gaps_ns[at]);
+    }
+    printf("}");
 }
 
 static void bench_prefill(struct bench *b, uint32_t n)
@@ -134,11 +166,13 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
         .size = sizeof(sampling), .max_tokens = n + 1, .ignore_eog = 1, .flags = GIST_SET_DRAFT
     };
     struct gist_sampling two = { .size = sizeof(two), .max_tokens = 2, .ignore_eog = 1 };
-    struct arrivals a = { 0 };
+    struct arrivals a = { .gaps_ns = calloc(n, sizeof(*a.gaps_ns)), .cap_gaps = n };
     uint64_t ns, before, after;
     /* An empty session has nothing to go on from. */
     gist_session *s = open_session(b, depth ? depth : 1, &ns);
 
+    if (!a.gaps_ns)
+        die("times", "out of memory");
     /* A last segment that is full is compressed when more is read: the first token written, for a
      * second. */
     if (gist_generate(s, &two, NULL, NULL, NULL) < 0)
@@ -152,9 +186,12 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
         die("writing tokens", "they came all at once: nothing to time");
     printf(
         "{\"kind\": \"decode\", \"depth\": %u, \"tokens\": %u, \"ns\": %llu, \"kv_bytes\": %llu, "
-        "\"kv_bytes_end\": %llu}\n",
+        "\"kv_bytes_end\": %llu, ",
         depth, a.n_after_first, (unsigned long long)(a.last_ns - a.first_ns),
         (unsigned long long)before, (unsigned long long)after);
+    print_gaps(&a);
+    printf("}\n");
+    free(a.gaps_ns);
 }
 
 static void bench_first(struct bench *b, uint32_t n)
