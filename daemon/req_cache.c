@@ -8,7 +8,7 @@
  *     STAT           walk ............................................ last reply
  *     LIST           walk 64 records, send them, walk ................ last reply
  *     VERIFY         walk (how many there are), then each is read .... last reply
- *     PRUNE          walk (how much there is), then some at a time ... last reply
+ *     PRUNE          store_prune_some, again and again ............... last reply
  *     FORGET         walk, delete .................................... last reply
  *
  * A verification reads records by store_verify, a few at a time, and its slices only look at what
@@ -20,7 +20,7 @@
 #include "daemon/prefix.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
-#include "store/store.h"
+#include "store/prune.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -50,9 +50,9 @@ struct cache {
     uint64_t first; /* records behind this one */
     uint64_t after; /* the last that was walked over, or taken to be read */
     bool walked;    /* there are none behind that */
-    bool counted;   /* VERIFY, PRUNE: the walk is over */
-    uint64_t left;  /* PRUNE: bytes, as far as is known */
-    bool moved;     /* something came back since the last slice */
+    bool counted;   /* VERIFY: the walk is over */
+    struct store_pruning *pruning;
+    bool moved; /* something came back since the last slice */
     struct wire_cache_rows sum;
     struct wire_cache_row rows[WIRE_CACHE_ROWS_MAX]; /* (sum.n_row) to be sent */
     struct check *checks[CHECKS];
@@ -93,7 +93,6 @@ static void walk(struct cache *c)
             count(c, it.bytes, it.n_tokens, it.kind == STORE_PACKED);
         else
             c->sum.total++;
-        c->left += it.bytes;
     }
 }
 
@@ -269,48 +268,28 @@ static bool may_delete(struct sched *s, struct request *r, const struct cache *c
     return false;
 }
 
-/* About so many records a slice: the store looks at all that it has to find them. */
-#define PRUNE_SLICE 32u
-
 static void prune(struct sched *s, struct request *r, struct cache *c)
 {
-    uint64_t records, bytes, some, to = c->bytes;
+    uint64_t records, bytes;
+    bool done = store_prune_some(c->pruning, &records, &bytes);
 
-    if (!c->counted) {
-        walk(c);
-        c->counted = c->walked;
-        return;
-    }
-    some = c->sum.total ? c->left / c->sum.total * PRUNE_SLICE : 0;
-    if (some == 0) /* what was counted is gone, and others came: guesses, but each slice goes on */
-        some = c->left / 16 + 1;
-    if (c->left > some && c->left - some > to)
-        to = c->left - some;
-    store_prune(c->store, c->owner, to, &records, &bytes);
     c->sum.records += records;
     c->sum.bytes += bytes;
-    c->left -= bytes < c->left ? bytes : c->left;
-    c->sum.total -= records < c->sum.total ? records : c->sum.total;
-    if (to == c->bytes)
+    if (done)
         finish(s, r, c);
-    else if (records == 0) /* others took them, or they are in use */
-        c->left = to;
 }
 
 static void forget(struct sched *s, struct request *r, struct cache *c)
 {
-    uint64_t records, bytes;
     struct store_item it;
+    uint64_t bytes;
 
-    for (uint32_t i = 0; i < WALK_SLICE && next(c, &it); i++)
+    for (uint32_t i = 0; i < STORE_PRUNE_SLICE && next(c, &it); i++)
         if (store_delete(c->store, it.id, &bytes))
             count(c, bytes, it.n_tokens, it.kind == STORE_PACKED);
     if (!c->walked)
         return;
-    /* What came behind the walk, and names. */
-    store_forget(c->store, c->owner, &records, &bytes);
-    c->sum.records += records;
-    c->sum.bytes += bytes;
+    store_forget_unwritten(c->store, c->owner);
     documents_forget(&s->documents, c->owner);
     if (s->served.prefix)
         prefix_forget(s->served.prefix, c->owner);
@@ -431,6 +410,10 @@ static int cache_start(struct sched *s, struct request *r, const struct wire_req
     c->bytes = m->u.cache.bytes;
     if (deletes(c) && !may_delete(s, r, c))
         return 0;
+    if (c->verb == WIRE_CACHE_PRUNE) {
+        c->pruning = store_prune_begin(c->store, c->owner, c->bytes);
+        return c->pruning ? 0 : -ENOMEM;
+    }
     return c->verb == WIRE_CACHE_VERIFY ? take_checks(c) : 0;
 }
 
@@ -446,6 +429,8 @@ static void cache_fini(struct request *r)
         else
             free(k);
     }
+    if (c)
+        store_prune_end(c->pruning);
     free(c);
 }
 

@@ -328,9 +328,9 @@ static int grow_buckets(struct index *x)
 
 static int make_room(struct index *x)
 {
-    if (x->n == x->cap) {
+    if (x->n_ids == x->cap) {
         uint32_t cap = x->cap ? x->cap * 2 : 256;
-        struct entry **by_id = realloc(x->by_id, cap * sizeof(struct entry *));
+        struct index_id *by_id = realloc(x->by_id, cap * sizeof(*by_id));
 
         if (!by_id)
             return -ENOMEM;
@@ -388,7 +388,8 @@ int index_add(struct index *x, struct entry *e, struct entries *ret_replaced)
     LIST_INSERT_HEAD(bucket_of(x, e->bucket), e, same);
     TAILQ_INSERT_TAIL(&x->lru, e, lru);
     e->id = x->next_id++;
-    x->by_id[x->n++] = e;
+    x->by_id[x->n_ids++] = (struct index_id){ e->id, e };
+    x->n++;
     x->bytes += record_len(r);
     x->memory += entry_len(r);
     if (r->n_tokens < STORE_PAGE_TOKENS)
@@ -399,17 +400,28 @@ int index_add(struct index *x, struct entry *e, struct entries *ret_replaced)
 /* Where id is in by_id, or would be. */
 static uint32_t by_id_at(const struct index *x, uint64_t id)
 {
-    uint32_t from = 0, to = x->n;
+    uint32_t from = 0, to = x->n_ids;
 
     while (from < to) {
         uint32_t mid = from + (to - from) / 2;
 
-        if (x->by_id[mid]->id < id)
+        if (x->by_id[mid].id < id)
             from = mid + 1;
         else
             to = mid;
     }
     return from;
+}
+
+/* Each is moved once for each that was taken, at most. */
+static void close_holes(struct index *x)
+{
+    uint32_t to = 0;
+
+    for (uint32_t i = 0; i < x->n_ids; i++)
+        if (x->by_id[i].e)
+            x->by_id[to++] = x->by_id[i];
+    x->n_ids = to;
 }
 
 /* The entry stays the caller's. Its list link `lru` is free for other lists from here on (dying,
@@ -418,9 +430,11 @@ void index_take(struct index *x, struct entry *e)
 {
     uint32_t at = by_id_at(x, e->id);
 
-    assert(at < x->n && x->by_id[at] == e);
-    memmove(&x->by_id[at], &x->by_id[at + 1], (x->n - at - 1) * sizeof(struct entry *));
+    assert(at < x->n_ids && x->by_id[at].e == e);
+    x->by_id[at].e = NULL;
     x->n--;
+    if (x->n < x->n_ids / 2)
+        close_holes(x);
     LIST_REMOVE(e, same);
     TAILQ_REMOVE(&x->lru, e, lru);
     x->bytes -= record_len(&e->r);
@@ -440,14 +454,16 @@ struct entry *index_by_id(const struct index *x, uint64_t id)
 {
     uint32_t at = by_id_at(x, id);
 
-    return at < x->n && x->by_id[at]->id == id ? x->by_id[at] : NULL;
+    return at < x->n_ids && x->by_id[at].id == id ? x->by_id[at].e : NULL;
 }
 
 struct entry *index_next(const struct index *x, uint64_t id)
 {
     uint32_t at = by_id_at(x, id + 1);
 
-    return at < x->n ? x->by_id[at] : NULL;
+    while (at < x->n_ids && !x->by_id[at].e)
+        at++;
+    return at < x->n_ids ? x->by_id[at].e : NULL;
 }
 
 /* --- by last use ------------------------------------------------------------------------------ */
@@ -462,7 +478,7 @@ void index_use(struct index *x, struct entry *e, uint64_t now_s)
 
 static int by_use(const void *a, const void *b)
 {
-    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
+    const struct entry *x = ((const struct index_id *)a)->e, *y = ((const struct index_id *)b)->e;
 
     return x->used_s != y->used_s ? (x->used_s > y->used_s) - (x->used_s < y->used_s)
                                   : (x->id > y->id) - (x->id < y->id);
@@ -470,7 +486,7 @@ static int by_use(const void *a, const void *b)
 
 static int by_number(const void *a, const void *b)
 {
-    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
+    const struct index_id *x = a, *y = b;
 
     return (x->id > y->id) - (x->id < y->id);
 }
@@ -481,9 +497,10 @@ void index_sort(struct index *x)
 {
     if (x->n == 0)
         return;
-    qsort(x->by_id, x->n, sizeof(struct entry *), by_use);
+    close_holes(x);
+    qsort(x->by_id, x->n, sizeof(*x->by_id), by_use);
     TAILQ_INIT(&x->lru);
     for (uint32_t i = 0; i < x->n; i++)
-        TAILQ_INSERT_TAIL(&x->lru, x->by_id[i], lru);
-    qsort(x->by_id, x->n, sizeof(struct entry *), by_number);
+        TAILQ_INSERT_TAIL(&x->lru, x->by_id[i].e, lru);
+    qsort(x->by_id, x->n, sizeof(*x->by_id), by_number);
 }

@@ -16,7 +16,8 @@
  * Invariants
  *   N1  No two records have the same key and ids, and none marked as a tail has ids that another of
  *       its key begins with (but tails shorter than a page, which stand elsewhere).
- *   N2  by_id is in order of id, lru in order of used_s.
+ *   N2  by_id is in order of id, lru in order of used_s. What was taken leaves a hole in by_id, so
+ *       that taking one moves no other; half of it are holes at most.
  *
  * Threads    one.
  * Ownership  owns its entries from index_add to index_take.
@@ -54,14 +55,19 @@ TAILQ_HEAD(entries, entry);
 LIST_HEAD(index_bucket, entry);
 LIST_HEAD(index_places, place);
 
+struct index_id {
+    uint64_t id;
+    struct entry *e; /* NULL: it was taken */
+};
+
 struct index {
     const uint8_t *secret;
     struct entries lru; /* the least recently used first */
     struct index_bucket *buckets;
     struct index_places *places;
     uint32_t n_buckets;
-    struct entry **by_id;
-    uint32_t n, cap;
+    struct index_id *by_id;
+    uint32_t n, n_ids, cap;          /* entries; of by_id, with holes */
     uint64_t next_id, bytes, memory; /* bytes: of files; memory: of entries */
     uint32_t n_short[STORE_PAGE_TOKENS];
 };

@@ -140,6 +140,10 @@ bool limits_fits_owner(const struct store *s, uint32_t owner, uint64_t len);
 uint64_t limits_of_owner(const struct store *s);
 /* The disk has less room than the limit: an eighth of what there is goes. */
 void limits_shrink(struct store *s);
+/* Whether nothing needs it to be found; what it is worth; and how many go after one look at all. */
+bool limits_may_go(const struct entry *e);
+double limits_value(const struct store *s, const struct entry *e, uint64_t now_s);
+uint32_t limits_victims(const struct store *s);
 void limits_delete(struct store *s, struct entry *e);
 void limits_delete_all(struct store *s, struct entries *list); /* taken already */
 /* e is no longer open. */

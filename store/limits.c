@@ -54,7 +54,7 @@ double limits_read_ns(const struct store *s, uint64_t bytes)
  * than to compute is worth 0, and is kept only while nothing better wants the room. The minute
  * keeps what was used just now from being worth without end, and its order from changing with every
  * second. */
-static double value_of(const struct store *s, const struct entry *e, uint64_t now_s)
+double limits_value(const struct store *s, const struct entry *e, uint64_t now_s)
 {
     uint64_t len = record_len(&e->r), age = now_s > e->used_s ? now_s - e->used_s : 0;
     double saved = (double)e->r.cost_ns - limits_read_ns(s, len);
@@ -66,7 +66,7 @@ static double value_of(const struct store *s, const struct entry *e, uint64_t no
 
 /* Nothing needs it to be found. An orphan can't be found any more, so it may go though others stand
  * behind it. */
-static bool may_go(const struct entry *e)
+bool limits_may_go(const struct entry *e)
 {
     return index_is_end(e) || index_is_orphan(e);
 }
@@ -118,9 +118,14 @@ static void consider(struct victims *v, struct entry *e, double value, bool over
     v->over[at] = over;
 }
 
+/* In a small store fewer are taken at a time, so that new ends have their turn. */
+uint32_t limits_victims(const struct store *s)
+{
+    return 1 + s->index.n / VICTIMS_SHARE;
+}
+
 /* One look at all records finds the next few: a heap would have to be sorted anew with every second
- * that passes, and what goes makes new ends. In a small store fewer are taken at a time, so that
- * these have their turn. */
+ * that passes, and what goes makes new ends. */
 static void find_victims(struct store *s, struct victims *ret)
 {
     uint64_t now_s = when_s();
@@ -129,11 +134,11 @@ static void find_victims(struct store *s, struct victims *ret)
     ret->n = ret->next = 0;
     ret->at_s = now_s;
     TAILQ_FOREACH (e, &s->index.lru, lru) {
-        if (e->n_busy == 0 && (!ret->of_one || e->r.key.owner == ret->owner) && may_go(e))
-            consider(ret, e, value_of(s, e, now_s), !ret->of_one && is_over(s, e->r.key.owner));
+        if (e->n_busy == 0 && (!ret->of_one || e->r.key.owner == ret->owner) && limits_may_go(e))
+            consider(ret, e, limits_value(s, e, now_s), !ret->of_one && is_over(s, e->r.key.owner));
     }
-    if (ret->n > 1 + s->index.n / VICTIMS_SHARE)
-        ret->n = 1 + s->index.n / VICTIMS_SHARE;
+    if (ret->n > limits_victims(s))
+        ret->n = limits_victims(s);
     for (uint32_t i = 0; i < ret->n; i++) {
         ret->id[i] = ret->e[i]->id;
         ret->used_s[i] = ret->e[i]->used_s;
@@ -155,7 +160,7 @@ static struct entry *next_victim(struct store *s, struct victims *v)
             uint32_t i = v->next++;
             struct entry *e = index_by_id(&s->index, v->id[i]);
 
-            if (!e || e->n_busy > 0 || e->used_s != v->used_s[i] || !may_go(e))
+            if (!e || e->n_busy > 0 || e->used_s != v->used_s[i] || !limits_may_go(e))
                 continue;
             if (v->over[i] == (!v->of_one && is_over(s, e->r.key.owner)))
                 return e;
@@ -301,43 +306,6 @@ void limits_shrink(struct store *s)
 
     (void)evict_until(s, &s->victims, gone_or_slice, s->index.bytes / SHRINK, &gone);
     s->counts.evicted += gone.records;
-}
-
-/* Asked for by people, so it is no eviction in the statistics, and it is done in one go. */
-void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
-                 uint64_t *ret_bytes)
-{
-    struct victims of_owner = { .of_one = true, .owner = owner };
-    struct evicted gone = { 0 };
-    uint64_t has = 0;
-    struct entry *e;
-
-    TAILQ_FOREACH (e, &s->index.lru, lru) {
-        if (e->r.key.owner == owner)
-            has += record_len(&e->r);
-    }
-    if (has > bytes)
-        (void)evict_until(s, &of_owner, gone_enough, has - bytes, &gone);
-    *ret_records = gone.records;
-    *ret_bytes = gone.bytes;
-}
-
-/* Deletes what is being read as well: a read whose file is open already goes on to its end. */
-void store_forget(struct store *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes)
-{
-    struct entry *e, *next;
-
-    *ret_records = *ret_bytes = 0;
-    for (e = TAILQ_FIRST(&s->index.lru); e; e = next) {
-        next = TAILQ_NEXT(e, lru);
-        if (e->r.key.owner != owner)
-            continue;
-        *ret_bytes += record_len(&e->r);
-        (*ret_records)++;
-        limits_delete(s, e);
-    }
-    put_forget(s, owner);
-    names_forget(s, owner);
 }
 
 /* --- deleting --------------------------------------------------------------------------------- */
@@ -488,7 +456,7 @@ static void expire_step(struct store *s, uint64_t now_s, uint64_t now_ns)
             return;
         }
         next = TAILQ_NEXT(e, lru);
-        if (e->n_busy > 0 || !may_go(e))
+        if (e->n_busy > 0 || !limits_may_go(e))
             continue;
         limits_delete(s, e);
         s->counts.expired++;
@@ -563,17 +531,17 @@ static void date_step(struct store *s, uint64_t now_ns)
 
     if (now_ns < s->next_touch_ns)
         return;
-    while (s->touch_at < s->index.n && calls < TOUCH_CALLS && looks < TOUCH_LOOK &&
+    while (s->touch_at < s->index.n_ids && calls < TOUCH_CALLS && looks < TOUCH_LOOK &&
            ops_room_to_write(&s->ops, 1)) {
-        struct entry *e = s->index.by_id[s->touch_at++];
+        struct entry *e = s->index.by_id[s->touch_at++].e;
 
         looks++;
-        if (e->used_dirty) {
+        if (e && e->used_dirty) {
             date(s, e);
             calls++;
         }
     }
-    if (s->touch_at >= s->index.n) {
+    if (s->touch_at >= s->index.n_ids) {
         s->touch_at = 0;
         s->next_touch_ns = now_ns + TOUCH_EVERY;
     }
@@ -606,11 +574,13 @@ bool limits_finish(struct store *s)
         delete_step(s);
     s->next_budget_ns = now_ns;
     budget_step(s, now_ns);
-    for (uint32_t i = 0; i < s->index.n && all; i++) {
-        struct entry *e = s->index.by_id[i];
+    for (uint32_t i = 0; i < s->index.n_ids && all; i++) {
+        struct entry *e = s->index.by_id[i].e;
 
-        all = !e->used_dirty || ops_room(&s->ops, 1);
-        if (e->used_dirty && all)
+        if (!e || !e->used_dirty)
+            continue;
+        all = ops_room(&s->ops, 1);
+        if (all)
             date(s, e);
     }
     return all;

@@ -188,7 +188,7 @@ struct store_item {
 bool store_next(struct store *s, uint32_t owner, struct store_item *it);
 /* Reads all of a record and compares its checksums; a bad one is deleted. done as store_get's. */
 int store_verify(struct store *s, uint64_t id, store_done_fn *done, void *arg);
-/* Deletes what goes first until the store has `bytes` or less, of this owner alone. */
+/* Deletes what goes first of this owner until `bytes` or less are left; prune.h does it slowly. */
 void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
                  uint64_t *ret_bytes);
 /* Deletes one. False: it is gone. */

@@ -5,6 +5,8 @@
  * The Makefile's WRAP_test_store_limits has time pass as this test says.
  */
 #include "base/clock.h"
+#include "store/prune.h"
+#include "tests/support/made_store.h"
 #include "tests/support/store_names.h"
 
 #include <errno.h>
@@ -481,6 +483,39 @@ static void goes_in_slices(void **state)
     assert_int_equal(rig_stats(&rig).expired, n);
 }
 
+/* What one owner has is deleted in short slices, however much it is, and no more than was asked. */
+static void prunes_in_slices(void **state)
+{
+    enum { N = STORE_PRUNE_LOOKS + 900, OTHERS = 50, LEFT = 100 };
+    struct store_pruning *p;
+    uint64_t records, bytes, all = 0;
+    bool done = false;
+
+    (void)state;
+    store_rig_close(&rig);
+    made_store(rig.path, RIG_OWNER, 0, N, 0);
+    made_store(rig.path, 1001, 0, OTHERS, 0);
+    rig.limits.bytes = UINT64_C(1) << 30;
+    assert_int_equal(store_rig_open(&rig), 0);
+    assert_int_equal(rig_stats(&rig).records, N + OTHERS);
+    p = store_prune_begin(rig.store, RIG_OWNER, LEFT * MADE_BYTES);
+    assert_non_null(p);
+    assert_false(store_prune_some(p, &records, &bytes)); /* not all were looked at */
+    assert_int_equal(records, 0);
+    while (!done) {
+        done = store_prune_some(p, &records, &bytes);
+        assert_true(records <= STORE_PRUNE_SLICE);
+        assert_int_equal(bytes, records * MADE_BYTES);
+        all += records;
+    }
+    store_prune_end(p);
+    assert_int_equal(all, N - LEFT);
+    assert_int_equal(rig_stats(&rig).records, LEFT + OTHERS);
+    store_prune(rig.store, RIG_OWNER, 0, &records, &bytes);
+    assert_int_equal(records, LEFT);
+    assert_int_equal(rig_stats(&rig).records, OTHERS);
+}
+
 /* One owner's are limited, so that others have some; and each is found, in order, whatever came
  * and went before. */
 static void an_owner_leaves_names_to_others(void **state)
@@ -528,13 +563,21 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
     const struct CMUnitTest tests[] = {
-        TEST(never_passes_the_limit), TEST(what_costs_least_goes_first),
-        TEST(what_is_old_goes_first), TEST(ends_go_before_beginnings),
-        TEST(a_twin_may_go),          TEST(writes_no_more_than_a_day_has),
-        TEST(forgets_what_is_old),    TEST(forgets_an_owner),
-        TEST(limits_names),           TEST(an_owner_leaves_names_to_others),
-        TEST(an_owner_has_a_limit),   TEST(leaves_room_for_another),
-        TEST(goes_in_slices),         TEST(who_has_more_than_his_share_makes_room),
+        TEST(never_passes_the_limit),
+        TEST(what_costs_least_goes_first),
+        TEST(what_is_old_goes_first),
+        TEST(ends_go_before_beginnings),
+        TEST(a_twin_may_go),
+        TEST(writes_no_more_than_a_day_has),
+        TEST(forgets_what_is_old),
+        TEST(forgets_an_owner),
+        TEST(limits_names),
+        TEST(an_owner_leaves_names_to_others),
+        TEST(an_owner_has_a_limit),
+        TEST(leaves_room_for_another),
+        TEST(goes_in_slices),
+        TEST(prunes_in_slices),
+        TEST(who_has_more_than_his_share_makes_room),
     };
 
     /* Nothing here is about what a disk keeps, or how fast. */
