@@ -70,6 +70,15 @@ __attribute__((format(printf, 3, 4))) static void line(struct top *t, bool head,
         attroff(A_REVERSE);
 }
 
+static uint32_t count_detached(const struct gist_stats *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->n_sessions; i++)
+        n += s->sessions[i].left_s > 0;
+    return n;
+}
+
 static void show_summary(struct top *t, const struct gist_stats *s)
 {
     uint32_t used = s->pages - s->pages_free - s->pages_cached, gists = 0;
@@ -84,6 +93,9 @@ static void show_summary(struct top *t, const struct gist_stats *s)
          "queue     %u requests at work, %u of them wait; %llu since the start, %llu failed",
          s->requests_running, s->requests_waiting, (unsigned long long)s->requests_total,
          (unsigned long long)s->requests_failed);
+    if (count_detached(s) > 0)
+        line(t, false, "detached  %u of %u sessions have no connection now", count_detached(s),
+             s->n_sessions);
     line(t, false, "pages     %u of %u used: %s raw, %s gists; %s cached, %s free", used, s->pages,
          ctl_human_bytes((uint64_t)(used - gists) * s->page_bytes, a),
          ctl_human_bytes((uint64_t)gists * s->page_bytes, b),
@@ -107,6 +119,13 @@ static void show_owners(struct top *t, const struct gist_stats *s)
     }
 }
 
+static const char *doing(const struct gist_stats_session *x)
+{
+    if (x->request)
+        return x->doing;
+    return x->left_s > 0 ? "detached" : "idle";
+}
+
 /* width: of the units' column, which is there where one is known. */
 static void show_session(struct top *t, const struct gist_stats *s,
                          const struct gist_stats_session *x, int width)
@@ -115,9 +134,8 @@ static void show_session(struct top *t, const struct gist_stats *s,
 
     line(t, false, "%8llu %8u %8u %10s %10s %-14s %8u  %-*.*s%s", (unsigned long long)x->id, x->uid,
          x->n_tokens, ctl_human_bytes((uint64_t)(x->pages - x->gist_pages) * s->page_bytes, a),
-         ctl_human_bytes((uint64_t)x->gist_pages * s->page_bytes, b),
-         x->request ? x->doing : "idle", x->generated_tokens, width, width > 0 ? width - 1 : 0,
-         ctl_human_unit(x->unit, unit), x->label);
+         ctl_human_bytes((uint64_t)x->gist_pages * s->page_bytes, b), doing(x), x->generated_tokens,
+         width, width > 0 ? width - 1 : 0, ctl_human_unit(x->unit, unit), x->label);
 }
 
 /* Those at work first: on a small screen the rest is cut. */
@@ -151,6 +169,7 @@ static void print_json(const struct top *t, const struct gist_stats *s)
     ctl_json_u64(&j, "pages_cached", s->pages_cached);
     ctl_json_u64(&j, "clients", s->n_clients);
     ctl_json_u64(&j, "sessions", s->n_sessions);
+    ctl_json_u64(&j, "detached", count_detached(s));
     ctl_json_open(&j, "owners", '[');
     for (uint32_t i = 0; i < s->n_owners; i++) {
         ctl_json_open(&j, NULL, '{');

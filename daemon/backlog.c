@@ -127,6 +127,11 @@ void backlog_took(struct backlog *b, uint32_t number)
     }
 }
 
+size_t backlog_unread(const struct backlog *b)
+{
+    return b->end - b->taken;
+}
+
 void backlog_again(struct backlog *b)
 {
     b->at = b->taken;

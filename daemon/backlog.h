@@ -52,6 +52,8 @@ void backlog_sent(struct backlog *b, uint32_t number);
 
 /* The reader has taken all messages before that number. */
 void backlog_took(struct backlog *b, uint32_t number);
+/* Bytes that nobody has taken yet. */
+size_t backlog_unread(const struct backlog *b);
 /* There is another reader: what was not taken is sent again. */
 void backlog_again(struct backlog *b);
 /* The next one to send is the one of this place, which is at most `written`. Where it is instead:

@@ -1,6 +1,7 @@
 #include "daemon/metrics.h"
 
 #include "base/clock.h"
+#include "daemon/kept.h"
 #include "daemon/sched.h"
 #include "daemon/tier.h"
 #include "store/store.h"
@@ -58,6 +59,39 @@ static void fill_host(struct metrics *m, const struct served *b)
     m->host_tokens = x.host_tokens;
 }
 
+static void fill_kept(struct metrics *m, const struct kept *k)
+{
+    m->kept++;
+    if (k->at)
+        return;
+    m->detached++;
+    m->detached_bytes += backlog_unread(&k->log);
+}
+
+static void fill_gists(struct metrics *m, const struct session *x)
+{
+    struct wire_usage u = { .prompt_tokens = session_len(x) };
+
+    if (x->memory.away.state != AWAY_HERE)
+        return;
+    memory_account(&x->memory, &u);
+    m->gist_tokens += u.gist_tokens;
+    m->gists += u.gists;
+}
+
+static void fill_sessions(struct metrics *m, const struct sched *s)
+{
+    const struct session *x;
+    const struct client *c;
+
+    TAILQ_FOREACH (c, &s->clients, link) {
+        if (c->kept)
+            fill_kept(m, c->kept);
+        TAILQ_FOREACH (x, &c->sessions, link)
+            fill_gists(m, x);
+    }
+}
+
 void metrics_fill(struct metrics *m, struct sched *s)
 {
     const struct served *b = &s->served;
@@ -99,6 +133,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
     TAILQ_FOREACH (o, &s->owners.list, link)
         if (!TAILQ_EMPTY(&o->clients) && m->n_owners < METRICS_OWNERS)
             m->owners[m->n_owners++] = metrics_owner_of(s, o);
+    fill_sessions(m, s);
     fill_store(m, b);
     fill_host(m, b);
 }
@@ -178,6 +213,8 @@ static void print_counts(const struct metrics *m, FILE *out)
     (void)fprintf(out, "gistd_uptime_seconds %.3f\n", (double)m->uptime_ns / 1e9);
     number(out, "clients", "gauge", "Connected programs.", m->clients);
     number(out, "sessions", "gauge", "Open sessions.", m->sessions);
+    number(out, "sessions_kept", "gauge", "Of these: outlive their connection.", m->kept);
+    number(out, "sessions_detached", "gauge", "Of these: have none now.", m->detached);
     number(out, "requests_running", "gauge", "Requests that use the model.", m->running);
     number(out, "requests_waiting", "gauge", "Of these: had no part in a step yet.", m->waiting);
     number(out, "requests_total", "counter", "Requests that came.", m->requests);
@@ -250,6 +287,19 @@ static void print_prompts(const struct metrics *m, FILE *out)
            m->accepted_tokens);
 }
 
+/* How long a detached answer is, or what was compressed of a text, may be one user's alone. */
+static void print_contents(const struct metrics *m, FILE *out)
+{
+    number(out, "detached_bytes", "gauge", "Of detached sessions' answers: waits to be taken.",
+           m->detached_bytes);
+    number(out, "gist_tokens", "gauge", "Tokens of open sessions that stand compressed.",
+           m->gist_tokens);
+    if (m->gists == 0)
+        return;
+    head(out, "gist_ratio", "gauge", "Of these: how many a key stands for.");
+    (void)fprintf(out, "gistd_gist_ratio %.6g\n", (double)m->gist_tokens / (double)m->gists);
+}
+
 static bool shown(const struct metrics *m, const struct metrics_owner *o, bool all, uid_t uid)
 {
     return all || owner_is_own(uid, o->uid, m->stand_in);
@@ -295,7 +345,9 @@ void metrics_print(const struct metrics *m, bool all, uid_t uid, FILE *out)
     print_counts(m, out);
     print_memory(m, all, out);
     print_times(m, all, out);
-    if (all)
+    if (all) {
         print_prompts(m, out);
+        print_contents(m, out);
+    }
     print_owners(m, all, uid, out);
 }

@@ -3,8 +3,8 @@
  * The scheduler fills a struct, which goes to the control thread by a letter; that one prints it.
  * Who reads decides what is printed: root and the daemon's user (owner_sees_all) have all of it.
  * Others have what tells nothing of a single request: no times to first tokens, no tokens of
- * prompts or guesses, nothing read from the store, and of owners their own. From those it would
- * follow how much of another user's prompt was there before.
+ * prompts or guesses, nothing read from the store or compressed, and of owners their own. From
+ * those it would follow how much of another user's prompt was there before.
  *
  * Names are part of the interface: gistd_, base units, no colons.
  *
@@ -32,6 +32,9 @@ struct metrics {
     uint64_t uptime_ns, requests, requests_failed, prompt_tokens, generated_tokens, steps;
     uint64_t client_errors, drafted_tokens, accepted_tokens, gave_way;
     uint32_t clients, sessions, running, waiting;
+    uint32_t kept, detached; /* sessions: that outlive their connection; of these, without one */
+    uint64_t detached_bytes; /* of their answers, that nobody has taken */
+    uint64_t gist_tokens, gists; /* tokens of sessions that stand compressed, as so many keys */
     uint32_t pages, pages_free, pages_cached;
     uint64_t page_bytes, weights_bytes, kv_bytes;
     bool idle;

@@ -65,6 +65,37 @@ wait $asking || true
 read_them >"$tmp/numbers"
 check 'the cancel is timed' has '^gistd_cancel_latency_seconds_count 1$'
 
+# A session whose program is killed while it reads nothing: compressed text, and an answer that waits.
+mkfifo "$tmp/pipe"
+exec 3<>"$tmp/pipe"
+head -c 65536 /dev/zero >&3 # it is full: the program stands still at the first word
+wait_for() {
+    tries=600
+    until [ $tries -eq 0 ] || has "$1"; do
+        tries=$((tries - 1))
+        read_them >"$tmp/numbers"
+    done
+    check "$2" has "$1"
+}
+seq 1 200 >"$tmp/some"
+"$gistctl" ask --detachable --compressor select --ratio 4 --segment 64 -n 400 -f "$tmp/some" Why >"$tmp/pipe" 2>"$tmp/answer" &
+asking=$!
+wait_for '^gistd_sessions_kept 1$' 'a kept session'
+check 'with its connection' has '^gistd_sessions_detached 0$'
+wait_for '^gistd_gist_ratio [1-9]' 'how many tokens a gist stands for'
+wait_for '^gistd_generated_tokens_total \(1[1-9]\|[2-9][0-9]\|[0-9]*[0-9][0-9][0-9]\)$' 'it writes'
+kill -9 $asking
+wait $asking || true
+wait_for '^gistd_sessions_detached 1$' 'without it'
+wait_for '^gistd_detached_bytes [1-9]' 'what waits for who comes back'
+code 'top' 0 "$gistctl" top -1
+check 'shows it' grep -q '^detached  1 of 1 sessions' "$tmp/out"
+if [ "$(id -u)" -eq 0 ]; then
+    "$python" tests/support/metrics.py "$metrics" 54321 >"$tmp/others"
+    check 'others see how many' grep -q '^gistd_sessions_detached 1$' "$tmp/others"
+    check 'and not how much' sh -c "! grep -q 'detached_bytes\|gist_ratio\|gist_tokens' '$tmp/others'"
+fi
+
 check 'what is wrong is refused' read_them --wrong
 check 'its mode is the socket'"'"'s' [ "$(stat -c %a "$metrics")" = 666 ]
 code 'a second daemon' 3 timeout 60 "$BUILD/gistd" --model tests/data/tiny_smollm2.gguf --kv-bytes 1M --socket "$tmp/other.sock" \
