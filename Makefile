@@ -234,6 +234,10 @@ WRAP := $(FAULTS) $(foreach a,true return_code int_equal int_not_equal string_eq
 WRAP_test_letters := mailbox_put mailbox_take served_load
 # Time that runs away from the scheduler, and a device whose copies are done when the test says so.
 WRAP_test_sched := clock_gettime backend_find tier_timeout_ms epoll_wait
+# How often a session is asked whether it is kept.
+WRAP_test_room := away_is_kept
+# A model that takes its time to come back.
+WRAP_test_waking := served_wake
 # A disk that fails, under weights that stream.
 WRAP_test_stream := io_open
 # Days pass in tests of the store.

@@ -35,6 +35,31 @@ void away_go(struct memory *m)
     m->away = (struct away){ .state = AWAY_GONE, .n_pages = n_pages };
 }
 
+void away_again(struct memory *m, uint32_t n)
+{
+    struct away *a = &m->away;
+    uint32_t all = m->seq->n_pages + n, had;
+
+    assert(a->state != AWAY_COMING);
+    if (m->seq->n_pages > 0)
+        away_go(m);
+    else
+        memory_rest(m);
+    a->state = AWAY_GONE;
+    a->more = 0;
+    had = away_wants(m);
+    a->more = all > had ? all - had : 0;
+}
+
+/* It may have been taken back since it went. */
+uint32_t away_wants(const struct memory *m)
+{
+    uint32_t most = seq_n_pages(seq_raw_keys(m->seq, memory_len(m)));
+    uint32_t n = (m->away.n_pages < most ? m->away.n_pages : most) + m->away.more;
+
+    return n > m->seq->n_pages ? n - m->seq->n_pages : 0;
+}
+
 /* Of all ids, and the memory has none of them now. The one more that nobody has lets the last of
  * them be found, too: a restore leaves one to be read. False: there is nothing to wait for. */
 static bool begin(struct memory *m)
@@ -96,6 +121,7 @@ bool away_back(struct memory *m)
 
 void away_rest(struct memory *m)
 {
+    m->away.more = 0;
     if (m->away.state != AWAY_COMING)
         return;
     tier_restore_drop(m->away.restore);

@@ -65,6 +65,9 @@ static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uin
     if (e == -ENOSPC && need.cause != MEMORY_BUDGET &&
         room_comes(s, r, r->memory->seq->account, need.wanted)) {
         b->waits = true;
+    } else if (e == -ENOSPC && need.cause != MEMORY_BUDGET && request_away(r) &&
+               room_to_go(s, r, need.wanted)) {
+        b->waits = true;       /* others may go on */
     } else if (e == -EAGAIN) { /* it takes part in a later step */
         b->waits = true;
         s->hurry |= urgent(r);
@@ -101,14 +104,14 @@ static bool comes_back(struct sched *s, struct batch *b, struct request *r)
 {
     struct trace_times *t = &request_whole(r)->times;
     struct memory *m = r->memory;
-    uint32_t most = seq_n_pages(m->n_ids); /* it may have been taken back since it went */
 
+    r->was_away = true;
     if (r->cancelled || m->away.state == AWAY_READING)
         return !r->cancelled;
     if (m->away.state == AWAY_GONE) {
-        r->was_away = true;
-        (void)room_make(s, r, m->seq->account, m->away.n_pages < most ? m->away.n_pages : most);
         trace_waits(t);
+        if (!room_to_come(s, r)) /* who is at work ends in a step */
+            return false;
     }
     if (away_come(m) == -EAGAIN)
         return false;

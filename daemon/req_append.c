@@ -418,6 +418,19 @@ static uint64_t more_pages(const struct request *r, uint64_t n)
     return pages > had ? pages - had : 0;
 }
 
+/* What has come back finds too few pages beside others of its user that are at work: it waits for
+ * them, and keeps nothing from them. Nobody follows it from here on: they might be those. */
+static bool goes_again(struct sched *s, struct request *r, uint64_t more)
+{
+    if (!room_to_go(s, r, more))
+        return false;
+    if (r->reader)
+        follow_leave(&s->follow, r->reader);
+    r->reader = NULL;
+    s->room_made = true;
+    return true;
+}
+
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime
  * may still be in the way of a session that gives and takes pages while it reads. True: it goes on.
  * False: it waits, or was failed, which its phase says. */
@@ -431,7 +444,7 @@ static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
         owner_served(owner);
         return true;
     }
-    if (room_comes(s, r, a, more))
+    if (room_comes(s, r, a, more) || goes_again(s, r, more))
         return false;
     if (more <= pool_room_shared(a)) /* nothing but what others have stands against it */
         owner_refused(owner, more, clock_ns());

@@ -1,6 +1,7 @@
 #include "daemon/room.h"
 
 #include "base/clock.h"
+#include "daemon/generate.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
 
@@ -8,14 +9,59 @@
 
 enum kind { KIND_KEPT, KIND_BACKGROUND, KIND_AGAIN, KIND_OWN, KIND_OWN_AGAIN, KIND__N };
 
+/* Pages that are others' before: of all, of the owner's, of the account's. */
+struct before {
+    uint64_t all, of_owner, of_account;
+};
+
 /* Who asks, and for what. */
 struct ask {
     const struct request *r;
     const struct owner *owner;
     const struct pool_account *account;
-    uint64_t n, ahead; /* pages that are asked for, and that are others' before */
-    uint64_t even;     /* an even part */
+    uint64_t n; /* pages that are asked for */
+    struct before before;
+    uint64_t even; /* an even part */
+    uint64_t look;
 };
+
+/* What would be free: pages, those of them that the owner is charged for, and table entries of the
+ * account. */
+struct gain {
+    uint64_t n, of_owner, of_account;
+};
+
+static struct ask ask_of(struct sched *s, const struct request *r, const struct pool_account *a,
+                         uint64_t n)
+{
+    const struct owner *o = r->client->owner;
+
+    return (struct ask){ .r = r,
+                         .owner = o,
+                         .account = a,
+                         .n = n,
+                         .before = { .all = owners_ahead(&s->owners, o, clock_ns()) },
+                         .even = owners_even(&s->owners, o),
+                         .look = ++s->n_looks };
+}
+
+static bool is_enough(const struct sched *s, const struct ask *k, const struct gain *g)
+{
+    const struct pool *p = &s->served.pool;
+    const struct pool_account *a = k->account;
+    const struct pool_owner *o = &k->owner->pages;
+    uint32_t coming = g->n < p->n_pages ? (uint32_t)g->n : p->n_pages;
+
+    return k->n + k->before.of_account + a->used <= a->limit + g->of_account &&
+           k->n + k->before.of_owner + o->used <= o->limit + g->of_owner &&
+           k->n <= pool_room_copies(p, a, coming) && /* P6 */
+           k->n + k->before.all <= served_pages_free(&s->served) + g->n;
+}
+
+static bool has(const struct sched *s, const struct ask *k)
+{
+    return k->n == 0 || is_enough(s, k, &(struct gain){ .n = 0 });
+}
 
 bool room_has(const struct sched *s, const struct request *r, const struct pool_account *a,
               uint64_t n)
@@ -25,6 +71,8 @@ bool room_has(const struct sched *s, const struct request *r, const struct pool_
     return n == 0 ||
            (n <= pool_room(&s->served.pool, a, 0) && n + ahead <= served_pages_free(&s->served));
 }
+
+/* --- who may go ------------------------------------------------------------------------------- */
 
 /* With what it asks for the owner has no more than an even part, and nothing stands against that
  * but what others have. */
@@ -46,11 +94,22 @@ static bool is_own(const struct ask *k, const struct session *x)
            (x->seq.account == k->account || k->n <= k->account->limit - k->account->used);
 }
 
+static bool is_own_lesser(const struct ask *k, const struct session *x)
+{
+    return is_own(k, x) &&
+           (k->r->was_away || k->r->priority == WIRE_INTERACTIVE || x->priority == WIRE_BACKGROUND);
+}
+
+static bool is_idle(const struct session *x)
+{
+    return !x->busy && !x->opening && !x->lost && away_can(&x->memory);
+}
+
 static bool gives_way(const struct ask *k, const struct session *x, enum kind kind)
 {
     const struct owner *o = x->client->owner;
 
-    if (x->busy || x->opening || x->lost || !away_can(&x->memory))
+    if (!is_idle(x))
         return false;
     switch (kind) {
     case KIND_BACKGROUND:
@@ -58,7 +117,7 @@ static bool gives_way(const struct ask *k, const struct session *x, enum kind ki
                (is_own(k, x) || (o != k->owner && is_within(k)));
     case KIND_OWN:
     case KIND_OWN_AGAIN:
-        return is_own(k, x) && k->r->was_away;
+        return is_own_lesser(k, x);
     default:
         return has_more(k, o) && is_within(k);
     }
@@ -69,42 +128,137 @@ static bool is_read_again(enum kind kind)
     return kind == KIND_AGAIN || kind == KIND_OWN_AGAIN;
 }
 
-/* looks: also whether it is kept where only such ones go, which is a hash of all its ids. */
-static bool goes(const struct ask *k, const struct session *x, bool looks)
+static struct room_look *look_at(const struct ask *k, struct session *x)
 {
-    return gives_way(k, x, KIND_AGAIN) || gives_way(k, x, KIND_OWN_AGAIN) ||
-           (gives_way(k, x, KIND_BACKGROUND) && (!looks || away_is_kept(&x->memory)));
+    if (x->look.number != k->look)
+        x->look = (struct room_look){ .number = k->look };
+    return &x->look;
 }
 
-/* Should all go that may: whether it would be enough. */
-static bool is_enough(struct sched *s, const struct ask *k, bool looks)
+static bool is_kept(const struct ask *k, struct session *x)
 {
-    const struct pool_account *a = k->account;
-    uint64_t n = 0, of_account = 0;
+    struct room_look *l = look_at(k, x);
+
+    if (!l->asked)
+        l->kept = away_is_kept(&x->memory);
+    l->asked = true;
+    return l->kept;
+}
+
+/* looks: also whether it is kept where only such ones go. */
+static bool goes(const struct ask *k, struct session *x, bool looks)
+{
+    return gives_way(k, x, KIND_AGAIN) || gives_way(k, x, KIND_OWN_AGAIN) ||
+           (gives_way(k, x, KIND_BACKGROUND) && (!looks || is_kept(k, x)));
+}
+
+/* Of the owner's own, while its request goes on: one that its reader holds up is no help, nor one
+ * in parts, whose pages are its forks', too. One that waits for pages itself has none. */
+static bool will_go(const struct ask *k, const struct session *x)
+{
+    const struct request *r = x->busy;
+
+    return r && r != k->r && !x->opening && !x->lost && is_own_lesser(k, x) &&
+           r->times.blocked_at == 0 && r->ops != &request_answers &&
+           r->ops != &request_score_choices && away_can(&x->memory);
+}
+
+/* --- how much that would be ------------------------------------------------------------------- */
+
+/* by: 1 or -1. What the disk has of a page it gives back by itself, and what is kept in case it is
+ * of use can be had: so a page is free as soon as no owner has it. */
+static void count_pages(struct sched *s, const struct ask *k, struct session *x, uint32_t by,
+                        struct gain *g)
+{
+    const struct pool *p = &s->served.pool;
+    const struct seq *q = &x->seq;
+
+    look_at(k, x)->counted = by == 1;
+    g->of_account += q->account == k->account ? q->n_pages : 0;
+    for (uint32_t i = 0; i < seq_n_segments(q); i++)
+        for (uint32_t j = 0; j < seq_pages_of(q, i); j++) {
+            uint32_t page = seq_pages(q, i)[j];
+
+            s->leaving[page] += by;
+            if (s->leaving[page] != p->owned[page])
+                continue;
+            g->n++;
+            g->of_owner += p->by[page] == &k->owner->pages;
+        }
+}
+
+static bool is_counted(const struct ask *k, const struct session *x)
+{
+    return x->look.number == k->look && x->look.counted;
+}
+
+static void forget_pages(struct sched *s, const struct ask *k, struct session *x)
+{
+    struct gain none = { .n = 0 };
+
+    if (is_counted(k, x))
+        count_pages(s, k, x, -1u, &none);
+}
+
+static void forget_all_pages(struct sched *s, const struct ask *k)
+{
     struct session *x;
     struct client *c;
 
     TAILQ_FOREACH (c, &s->clients, link)
-        TAILQ_FOREACH (x, &c->sessions, link) {
-            if (!goes(k, x, looks))
-                continue;
-            n += x->seq.n_pages;
-            of_account += x->seq.account == a ? x->seq.n_pages : 0;
-        }
-    if (n > s->served.pool.n_pages) /* forks list the same ones */
-        n = s->served.pool.n_pages;
-    return k->n <= (uint64_t)a->limit - a->used + of_account &&
-           k->n <= pool_room_copies(&s->served.pool, a, (uint32_t)n) &&
-           k->n + k->ahead <= served_pages_free(&s->served) + n;
+        TAILQ_FOREACH (x, &c->sessions, link)
+            forget_pages(s, k, x);
 }
 
-/* For what can't be had nobody goes. */
-static bool would_do(struct sched *s, const struct ask *k)
+/* All that may go, and with later also those that will. */
+static struct gain count_all(struct sched *s, const struct ask *k, bool later)
 {
-    return is_enough(s, k, false) && is_enough(s, k, true);
+    struct gain g = { .n = 0 };
+    struct session *x;
+    struct client *c;
+
+    TAILQ_FOREACH (c, &s->clients, link)
+        TAILQ_FOREACH (x, &c->sessions, link)
+            if (goes(k, x, true) || (later && will_go(k, x)))
+                count_pages(s, k, x, 1, &g);
+    return g;
 }
 
-/* What is kept is looked up last. */
+/* No more than that, as fast as it can be said: each page once for each table. */
+static struct gain count_most(struct sched *s, const struct ask *k, bool later)
+{
+    struct gain g = { .n = 0 };
+    struct session *x;
+    struct client *c;
+
+    TAILQ_FOREACH (c, &s->clients, link)
+        TAILQ_FOREACH (x, &c->sessions, link)
+            if (goes(k, x, false) || (later && will_go(k, x))) {
+                g.n += x->seq.n_pages;
+                g.of_account += x->seq.account == k->account ? x->seq.n_pages : 0;
+            }
+    g.of_owner = g.n;
+    return g;
+}
+
+/* --- who goes --------------------------------------------------------------------------------- */
+
+/* With it a page is free, when all that it shares it with have gone; or an entry is what it takes.
+ */
+static bool is_of_use(const struct sched *s, const struct ask *k, const struct session *x)
+{
+    const struct pool_account *a = k->account;
+    const struct seq *q = &x->seq;
+
+    if (q->account == a && k->n + k->before.of_account > a->limit - a->used)
+        return true;
+    for (uint32_t i = 0; i < seq_n_segments(q); i++)
+        for (uint32_t j = 0; j < seq_pages_of(q, i); j++)
+            if (s->leaving[seq_pages(q, i)[j]] == s->served.pool.owned[seq_pages(q, i)[j]])
+                return true;
+    return false;
+}
+
 static struct session *longest_unused(struct sched *s, const struct ask *k, enum kind kind)
 {
     struct session *x, *best = NULL;
@@ -112,48 +266,75 @@ static struct session *longest_unused(struct sched *s, const struct ask *k, enum
 
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (x, &c->sessions, link)
-            if ((!best || x->rested_ns < best->rested_ns) && gives_way(k, x, kind) &&
-                (is_read_again(kind) || away_is_kept(&x->memory)))
+            if ((!best || x->rested_ns < best->rested_ns) && is_counted(k, x) &&
+                (is_read_again(kind) || !x->look.asked || x->look.kept) && gives_way(k, x, kind))
                 best = x;
     return best;
 }
 
-static void go(struct sched *s, struct session *x)
+/* What is kept is looked up last, and once in a look for room. */
+static struct session *next_to_go(struct sched *s, const struct ask *k, enum kind kind)
+{
+    struct session *x;
+
+    while ((x = longest_unused(s, k, kind))) {
+        if (!is_of_use(s, k, x))
+            forget_pages(s, k, x);
+        else if (is_read_again(kind) || is_kept(k, x))
+            break;
+    }
+    return x;
+}
+
+static void go(struct sched *s, const struct ask *k, struct session *x)
 {
     struct memory *m = &x->memory;
 
     log_debug("session %" PRIu64 " of user %u gives %u pages to others: it comes back when it is "
               "used next",
               x->id, (unsigned)x->client->uid, m->seq->n_pages);
+    forget_pages(s, k, x);
     away_go(m);
     s->totals.gave_way++;
 }
 
-bool room_make(struct sched *s, const struct request *r, const struct pool_account *a, uint64_t n)
+/* Pages that are just being written are free when that is done. */
+static bool make(struct sched *s, const struct ask *k)
 {
-    const struct owner *o = r->client->owner;
-    struct ask k = { .r = r,
-                     .owner = o,
-                     .account = a,
-                     .n = n,
-                     .ahead = owners_ahead(&s->owners, o, clock_ns()),
-                     .even = owners_even(&s->owners, o) };
     bool any = false;
 
-    if (room_has(s, r, a, n) || !would_do(s, &k))
-        return false;
-    /* Pages that are just being written are free when that is done. */
     for (int kind = 0;
-         kind < KIND__N && !room_has(s, r, a, n) && !served_pages_come(&s->served, a, n);) {
-        struct session *x = longest_unused(s, &k, kind);
+         kind < KIND__N && !has(s, k) && !served_pages_come(&s->served, k->account, k->n);) {
+        struct session *x = next_to_go(s, k, kind);
 
         if (x)
-            go(s, x);
+            go(s, k, x);
         else
             kind++;
         any |= x != NULL;
     }
-    return any && room_has(s, r, a, n);
+    return any;
+}
+
+/* Some go, and there are enough. For what can't be had nobody goes. */
+static bool make_enough(struct sched *s, const struct ask *k)
+{
+    struct gain g = count_most(s, k, false);
+    bool any;
+
+    if (!is_enough(s, k, &g))
+        return false;
+    g = count_all(s, k, false);
+    any = is_enough(s, k, &g) && make(s, k);
+    forget_all_pages(s, k);
+    return any && has(s, k);
+}
+
+bool room_make(struct sched *s, const struct request *r, const struct pool_account *a, uint64_t n)
+{
+    struct ask k = ask_of(s, r, a, n);
+
+    return !has(s, &k) && make_enough(s, &k);
 }
 
 bool room_comes(struct sched *s, const struct request *r, const struct pool_account *a, uint64_t n)
@@ -163,6 +344,76 @@ bool room_comes(struct sched *s, const struct request *r, const struct pool_acco
     if (!room_make(s, r, a, n))
         return served_pages_come(&s->served, a, n); /* the disk has those of who gave way */
     s->room_made = true;
+    return true;
+}
+
+/* --- who waits -------------------------------------------------------------------------------- */
+
+/* When those have ended who are at work there will be enough. */
+static bool later(struct sched *s, const struct ask *k)
+{
+    struct gain g = count_most(s, k, true);
+    bool is;
+
+    if (!is_enough(s, k, &g))
+        return false;
+    g = count_all(s, k, true);
+    is = is_enough(s, k, &g);
+    forget_all_pages(s, k);
+    return is;
+}
+
+/* Of those that come back what they don't have yet; of the owner's, also of those that have waited
+ * longer. */
+static struct before promised(const struct sched *s, const struct request *r)
+{
+    struct before b = { .all = 0 };
+    const struct request *x;
+
+    TAILQ_FOREACH (x, &s->active, link) {
+        const struct owner *o = x->client->owner;
+        uint32_t n;
+
+        if (x == r || !x->was_away || x->cancelled || !request_away(x) ||
+            (x->memory->away.state == AWAY_GONE &&
+             (o != r->client->owner || x->arrived_ns >= r->arrived_ns)))
+            continue;
+        n = away_wants(x->memory);
+        b.all += n;
+        b.of_owner += o == r->client->owner ? n : 0;
+        b.of_account += x->memory->seq->account == r->memory->seq->account ? n : 0;
+    }
+    return b;
+}
+
+bool room_to_come(struct sched *s, struct request *r)
+{
+    const struct memory *m = r->memory;
+    struct ask k = ask_of(s, r, m->seq->account, away_wants(m));
+    struct before b = promised(s, r);
+
+    k.before.all += b.all;
+    k.before.of_owner += b.of_owner;
+    k.before.of_account += b.of_account;
+    if (has(s, &k) || make_enough(s, &k) || served_pages_come(&s->served, k.account, k.n))
+        return true;
+    k = ask_of(s, r, m->seq->account, k.n); /* those will have come, and gone */
+    return !later(s, &k);
+}
+
+bool room_to_go(struct sched *s, struct request *r, uint64_t n)
+{
+    struct memory *m = r->memory;
+    struct ask k;
+
+    if (!r->was_away || !r->session || m != &r->session->memory ||
+        (m->away.state != AWAY_HERE && m->away.state != AWAY_READING) ||
+        (m->seq->n_pages > 0 && !away_can(m)))
+        return false;
+    k = ask_of(s, r, m->seq->account, n);
+    if (!later(s, &k))
+        return false;
+    away_again(m, (uint32_t)n);
     return true;
 }
 

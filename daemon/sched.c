@@ -343,25 +343,14 @@ bool sched_attend(struct sched *s)
 
 /* --- what happens between steps --------------------------------------------------------------- */
 
-/* Who is gone, and what is not wanted any more. Between steps only: a step that read for them has
- * ended or was given up, so their sequences are whole and can be freed or taken back. */
-static bool reap(struct sched *s)
+/* One whose last reply is made was done before it was cancelled: the reply stands. */
+bool sched_end_cancelled(struct sched *s)
 {
-    struct client *c, *next_c;
-    struct request *r, *next_r;
+    struct request *r, *next;
     bool any = false;
 
-    for (c = TAILQ_FIRST(&s->clients); c; c = next_c) {
-        next_c = TAILQ_NEXT(c, link);
-        if (c->dead) {
-            s->totals.client_errors += c->broke;
-            bury(s, c);
-            any = true;
-        }
-    }
-    for (r = TAILQ_FIRST(&s->active); r; r = next_r) {
-        next_r = TAILQ_NEXT(r, link);
-        /* One whose last reply is made was done before it was cancelled: the reply stands. */
+    for (r = TAILQ_FIRST(&s->active); r; r = next) {
+        next = TAILQ_NEXT(r, link);
         if (!r->cancelled || r->phase == REQUEST_LAST)
             continue;
         if (r->ops->cancel)
@@ -374,6 +363,24 @@ static bool reap(struct sched *s)
         any = true;
     }
     return any;
+}
+
+/* Who is gone, and what is not wanted any more. Between steps only: a step that read for them has
+ * ended or was given up, so their sequences are whole and can be freed or taken back. */
+static bool reap(struct sched *s)
+{
+    struct client *c, *next_c;
+    bool any = false;
+
+    for (c = TAILQ_FIRST(&s->clients); c; c = next_c) {
+        next_c = TAILQ_NEXT(c, link);
+        if (c->dead) {
+            s->totals.client_errors += c->broke;
+            bury(s, c);
+            any = true;
+        }
+    }
+    return sched_end_cancelled(s) || any;
 }
 
 /* A slice for each request, as long as there is time; who had one goes to the end of the line. So
@@ -632,7 +639,8 @@ static int open_scratch(struct sched *s)
     s->candidates = malloc(n * sizeof(*s->candidates));
     s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));
     s->logprobs = malloc(s->config->batch_tokens * sizeof(*s->logprobs));
-    if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs ||
+    s->leaving = calloc(s->served.pool.n_pages, sizeof(*s->leaving));
+    if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs || !s->leaving ||
         picks_open(&s->picks, s->served.backend) < 0 ||
         draws_open(&s->draws, &s->served.info, s->served.model->n_vocab) < 0)
         return -ENOMEM;
@@ -735,6 +743,7 @@ static void close_all(struct sched *s)
     free(s->candidates);
     free(s->next_ids);
     free(s->logprobs);
+    free(s->leaving);
     picks_close(s->picks);
     draws_close(s->draws);
     masker_close(s->masker);

@@ -85,6 +85,8 @@ struct sched {
     struct masker *masker;                /* where a CPU is free for it; NULL: none is */
     struct picks *picks;                  /* where who computes samples too; NULL: it does not */
     struct metrics *scrape;               /* a scraper's, to be filled; NULL: nobody asks */
+    uint32_t *leaving; /* (pages) daemon/room.c: tables of who may go that have it; zeros outside */
+    uint64_t n_looks;  /* for room */
     struct pace pace;
     uint32_t draft; /* tokens of a guess at most, or DRAFT_AUTO (daemon/draft.h) */
     struct draft_cost draft_cost;
@@ -139,6 +141,9 @@ void sched_close(struct sched *s);
 
 /* Letters and frames, also in the middle of a step. True: there were any. */
 bool sched_attend(struct sched *s);
+/* Requests that are cancelled, or whose deadline has passed, end. No step runs that has a part of
+ * one. True: there were any. */
+bool sched_end_cancelled(struct sched *s);
 
 /* The device was opened: its copies' descriptor wakes the thread. -errno. */
 int sched_watch_copies(struct sched *s);

@@ -22,6 +22,7 @@
 #include "daemon/draft.h"
 #include "daemon/encode.h"
 #include "daemon/memory.h"
+#include "daemon/room.h"
 #include "engine/kv/seq.h"
 #include "engine/text/chat.h"
 #include "ipc/wire.h"
@@ -59,6 +60,7 @@ struct session {
     struct request *busy;       /* the one request that works on it */
     uint64_t read_ns;           /* that appends took since the last answer */
     uint64_t rested_ns;         /* since when nobody works on it */
+    struct room_look look;      /* daemon/room.c's */
     struct draft_rate drafts;   /* how often its answers were guessed right */
     bool closing;
     bool lost;    /* with a device, what is no function of its ids */

@@ -60,9 +60,10 @@ static void stop(void)
     daemon_fixture_stop(&d);
 }
 
-static uint64_t open_session(struct wire_memory m)
+/* A background one has no idle interactive one go. */
+static uint64_t open_as(enum wire_priority priority, struct wire_memory m)
 {
-    struct wire_req r = { .kind = WIRE_OPEN_SESSION };
+    struct wire_req r = { .kind = WIRE_OPEN_SESSION, .u.open_session.priority = priority };
     const struct wire_rep *rep;
 
     r.u.open_session.has_segment = true;
@@ -71,6 +72,11 @@ static uint64_t open_session(struct wire_memory m)
     rep = raw_client_ask(&c, r, NULL, 0, NULL);
     assert_int_equal(rep->kind, WIRE_SESSION_OPENED);
     return rep->u.session_opened.session;
+}
+
+static uint64_t open_session(struct wire_memory m)
+{
+    return open_as(WIRE_INTERACTIVE, m);
 }
 
 static const struct wire_rep *append(uint64_t session, uint32_t n)
@@ -141,7 +147,7 @@ static void test_pool_of_others(void **state)
     assert_int_equal(append(s, 13 * PAGE)->kind, WIRE_APPENDED);
     first = c;
     raw_client_open(&c, d.socket);
-    s = open_session((struct wire_memory){ .compressor = WIRE_FULL });
+    s = open_as(WIRE_BACKGROUND, (struct wire_memory){ .compressor = WIRE_FULL });
     is_error(append(s, 4 * PAGE), WIRE_E_POOL_FULL, "3 of the pool's 16 are free", 13, 4, 16);
     raw_client_close(&first);
     stop();
@@ -252,7 +258,7 @@ static void side_pages(uint32_t pool, uint32_t client, uint32_t others, enum wir
     start(pool, client);
     s = open_session((struct wire_memory){ .compressor = WIRE_FULL });
     assert_int_equal(append(s, others * PAGE)->kind, WIRE_APPENDED);
-    s = open_session((struct wire_memory){ .compressor = WIRE_SELECT_REREAD });
+    s = open_as(WIRE_BACKGROUND, (struct wire_memory){ .compressor = WIRE_SELECT_REREAD });
     assert_int_equal(append(s, SEGMENT - 4)->kind, WIRE_APPENDED);
     is_error(generate(s, 20), code, text, others + SEGMENT / PAGE, SEGMENT / PAGE, limit);
     stop();

@@ -36,13 +36,25 @@ static gist_conn *connect_as(uid_t uid, char ret_text[256])
     return c;
 }
 
-static gist_session *open_session(gist_conn *c)
+static gist_session *open_as(gist_conn *c, enum gist_priority priority)
 {
+    struct gist_policy p = { .size = sizeof(p), .priority = priority };
     gist_session *s;
 
-    if (gist_open(c, NULL, &s) < 0)
+    if (gist_open(c, &p, &s) < 0)
         fail_msg("%s", gist_error(c));
     return s;
+}
+
+static gist_session *open_session(gist_conn *c)
+{
+    return open_as(c, GIST_INTERACTIVE);
+}
+
+/* For which no idle interactive session of its user gives way. */
+static gist_session *open_background(gist_conn *c)
+{
+    return open_as(c, GIST_BACKGROUND);
 }
 
 /* 0, or the error. Each text is another one. */
@@ -114,15 +126,16 @@ static void pages(void **state)
     gist_session *s, *theirs;
     gist_conn *c, *other;
     char text[256];
-    int r = 0;
 
     (void)state;
     start(args);
     c = connect_as(0, text);
-    while (r == 0) {
-        s = open_session(c);
-        r = append(s, 300);
-    }
+    do {
+        assert_int_equal(append(open_session(c), 300), 0);
+        assert_int_equal(gist_stats(c, &st), 0);
+    } while (st.pages_free + st.pages_cached >= st.pages / 16 + 19);
+    s = open_background(c);
+    assert_true(append(s, 300) < 0);
     assert_non_null(
         strstr(gist_error(c), "that one user may have in all clients (--owner-kv-bytes)"));
     while (append(s, 16) == 0)
@@ -172,7 +185,7 @@ static void more_connections(void **state)
         ;
     if (!strstr(gist_error(c[0]), "this client has"))
         fail_msg("%s", gist_error(c[0]));
-    s = open_session(c[1]);
+    s = open_background(c[1]);
     assert_true(append(s, 100) < 0);
     assert_non_null(strstr(gist_error(c[1]), "that one user may have in all clients "
                                              "(--owner-kv-bytes)"));
@@ -218,7 +231,7 @@ static void in_line(void **state)
     theirs = open_session(other);
     assert_true(append(theirs, half + 16) < 0);
     gist_close(s);
-    s = open_session(c);
+    s = open_background(c);
     assert_true(append(s, half) < 0);
     assert_int_equal(gist_error_code(c), GIST_E_POOL_FULL);
     assert_non_null(strstr(gist_error(c), "are kept for other users"));

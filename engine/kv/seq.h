@@ -98,7 +98,6 @@ struct seq {
 
 /* SEQ_SEGMENT_MIN to SEQ_SEGMENT_MAX, a multiple of POOL_PAGE_TOKENS. */
 bool seq_takes_segments(uint32_t seg_len);
-
 /* -EINVAL: no such segments, or tokens; -ENOMEM. */
 int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
              uint32_t seg_len, uint32_t pos0);
@@ -129,13 +128,11 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n);
 /* Takes pages so that n more tokens fit after n_tokens. -E2BIG: past max_tokens; -ENOSPC: the pool
  * or the account has too few pages. Nothing that can be seen changes on an error. */
 int seq_reserve(struct seq *s, uint32_t n);
-
 /* Pages that seq_reserve has to have for n more tokens. */
 uint32_t seq_wants(const struct seq *s, uint32_t n);
 
 /* Forgets tokens after the first n and gives back the pages behind them. Inside a segment that is
- * not raw there is nothing to go back to: all of it is forgotten. Returns how many tokens are left.
- */
+ * not raw there is nothing to go back to: all of it is forgotten. How many tokens are left. */
 uint32_t seq_rewind(struct seq *s, uint32_t n);
 
 /* Position of the token that comes after the first n, n <= n_tokens: also the number of keys before
@@ -181,6 +178,9 @@ static inline uint32_t *seq_pages(const struct seq *s, uint32_t segment)
 {
     return s->pages + (size_t)segment * s->n_slots;
 }
+/* Up to which segment there are any, and how many a segment has. */
+uint32_t seq_n_segments(const struct seq *s);
+uint32_t seq_pages_of(const struct seq *s, uint32_t segment);
 
 /* Keys of so many tokens of a raw segment; or of raw segments, one after the other. */
 static inline uint32_t seq_raw_keys(const struct seq *s, uint32_t n_tokens)

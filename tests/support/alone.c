@@ -1,6 +1,9 @@
 #include "tests/support/alone.h"
 
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/raw_client.h"
+
+#include <errno.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +23,7 @@ void alone_open(struct alone *a, const char *store, uint32_t threads)
     assert_int_equal(config_set(&a->config, "store", store, "test", &why), 0);
     a->config.kv_bytes = 16 << 20;
     a->config.threads = threads;
+    assert_int_equal(wire_scratch_open(&a->scratch, WIRE_SCRATCH_BYTES), 0);
     assert_int_equal(mailbox_open(&a->to, 4), 0);
     assert_int_equal(mailbox_open(&a->from, 4), 0);
     a->sched = calloc(1, sizeof(*a->sched));
@@ -34,6 +38,7 @@ void alone_close(struct alone *a)
     mailbox_close(&a->to);
     mailbox_close(&a->from);
     free(a->sched);
+    wire_scratch_close(&a->scratch);
 }
 
 struct chan *alone_adopt(struct alone *a, uint64_t client, const char *unit)
@@ -50,4 +55,41 @@ struct chan *alone_adopt(struct alone *a, uint64_t client, const char *unit)
     l.unit = unit ? strdup(unit) : NULL;
     mailbox_put(&a->to, &l);
     return ours;
+}
+
+void alone_send(struct alone *a, struct chan *ours, const struct wire_req *m, const void *bulk)
+{
+    assert_int_equal(raw_client_put(ours, &a->scratch, m, bulk), 0);
+}
+
+enum wire_rep_kind alone_reply(struct alone *a, struct chan *ours, struct wire_rep *ret)
+{
+    struct chan_msg msg;
+    int r;
+
+    while ((r = chan_recv(ours, &msg)) == -EAGAIN)
+        assert_true(sched_turn(a->sched));
+    assert_int_equal(r, 0);
+    assert_int_equal(wire_rep_unpack(&a->scratch, msg.frame, msg.frame_len, ret), 0);
+    chan_release(ours);
+    return ret->kind;
+}
+
+enum wire_rep_kind alone_ask(struct alone *a, struct chan *ours, const struct wire_req *m,
+                             const void *bulk, struct wire_rep *ret)
+{
+    alone_send(a, ours, m, bulk);
+    do
+        (void)alone_reply(a, ours, ret);
+    while (ret->id != m->id || !ret->last);
+    return ret->kind;
+}
+
+void alone_expect(struct mailbox *m, enum mailbox_kind kind)
+{
+    struct mailbox_letter l;
+
+    do
+        assert_true(mailbox_take(m, &l));
+    while (l.kind != kind);
 }

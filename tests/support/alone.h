@@ -16,6 +16,7 @@ struct alone {
     struct mailbox to, from;
     struct config config;
     struct sched *sched;
+    struct wire_scratch scratch; /* of replies, too */
 };
 
 /* With the tiny random model, 16 MiB of KV. store: its folder, or "none". Nothing runs yet. */
@@ -25,5 +26,15 @@ void alone_close(struct alone *a);
 
 /* A client of this user: its end of the channel. unit: its systemd unit, or NULL. */
 struct chan *alone_adopt(struct alone *a, uint64_t client, const char *unit);
+
+/* By turns of the scheduler, in the test's own thread. A reply's strings live until the next call.
+ */
+void alone_send(struct alone *a, struct chan *ours, const struct wire_req *m, const void *bulk);
+/* The next one that is there, or comes. */
+enum wire_rep_kind alone_reply(struct alone *a, struct chan *ours, struct wire_rep *ret);
+/* Sends, and the last reply of that; those of others are dropped. */
+enum wire_rep_kind alone_ask(struct alone *a, struct chan *ours, const struct wire_req *m,
+                             const void *bulk, struct wire_rep *ret);
+void alone_expect(struct mailbox *m, enum mailbox_kind kind);
 
 #endif
