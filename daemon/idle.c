@@ -136,13 +136,15 @@ static void tell_waiting(struct sched *s, unsigned percent)
     }
 }
 
-/* As between two layers: pings are answered, and who is not wanted any more ends it. */
+/* As between two layers: pings are answered, and who is not wanted any more ends it. Whose deadline
+ * passes is told so now: none of those that wait has begun, so no page is touched. */
 static int on_progress(void *arg, uint64_t done, uint64_t all)
 {
     struct sched *s = arg;
     unsigned percent = all ? (unsigned)(done * 100 / all) : 0;
 
     (void)sched_attend(s);
+    (void)sched_end_cancelled(s);
     if (percent != s->idle.told) {
         s->idle.told = percent;
         tell_waiting(s, percent);
