@@ -144,6 +144,28 @@ void kept_attach(struct kept *k, struct client *c)
     c->n_keeps++;
 }
 
+void kept_claim(struct kept *k, struct request *r)
+{
+    if (k->claim)
+        return;
+    k->claim = r;
+    r->state = k;
+}
+
+void kept_unclaim(struct request *r)
+{
+    struct kept *k = r->state;
+
+    if (k)
+        k->claim = NULL;
+    r->state = NULL;
+}
+
+bool kept_claimed(const struct session *x)
+{
+    return x->client->kept && x->client->kept->claim;
+}
+
 /* Of a channel that is broken nothing more is believed: what it had not taken is sent again. True:
  * some came back just now. */
 static bool note_taken(struct kept *k)
@@ -212,6 +234,8 @@ static void bury(struct sched *s, struct kept *k)
     if (k->relay)
         request_fail(s, k->relay, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
                      "the session was closed while its answer was sent");
+    if (k->claim)
+        kept_unclaim(k->claim);
     leave(k);
     k->holder->kept = NULL;
     s->n_kept--;

@@ -40,7 +40,8 @@
 struct kept {
     TAILQ_ENTRY(kept) link; /* of the connection's */
     struct client *holder;
-    struct client *at; /* the connection; NULL: detached */
+    struct client *at;     /* the connection; NULL: detached */
+    struct request *claim; /* an Attach that it is to go to, before anything new; NULL: none */
     uint8_t token[WIRE_TOKEN_BYTES];
     char realm[POLICY_REALM_MAX + 1]; /* zeros behind it */
     uint32_t seconds;
@@ -77,6 +78,10 @@ struct kept *kept_find(const struct sched *s, const struct client *asks, const u
 /* No connection has it any more; until it is over others may. */
 void kept_detach(struct sched *s, struct kept *k);
 void kept_attach(struct kept *k, struct client *c);
+/* r, an Attach, waits for it: nothing new begins on the session until r has it or has ended. */
+void kept_claim(struct kept *k, struct request *r);
+void kept_unclaim(struct request *r); /* one that has no claim: nothing */
+bool kept_claimed(const struct session *x);
 
 /* A client goes: what it is attached to stays without it; or it is a holder, and what it holds
  * goes. Between steps. */

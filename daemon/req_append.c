@@ -5,6 +5,7 @@
  */
 
 #include "daemon/append.h"
+#include "daemon/kept.h"
 #include "daemon/prompt.h"
 
 #include "base/clock.h"
@@ -56,7 +57,7 @@ static bool append_takes_bulk(const struct sched *s, const struct request *r,
     const struct session *x = client_find_session(r->client, m->u.append.session);
 
     (void)s;
-    return x && !x->closing && !x->busy &&
+    return x && !x->closing && !x->busy && !kept_claimed(x) &&
            r->parts->len + m->bulk_len <= BULK_MAX(x->seq.max_tokens);
 }
 

@@ -188,13 +188,22 @@ static bool attach_work(struct sched *s, struct request *r)
                      c->n_sessions + c->n_keeps);
         return true;
     }
-    if (!is_free(k, &any))
+    if (!is_free(k, &any)) {
+        kept_claim(k, r);
         return any;
+    }
+    kept_unclaim(r);
     if (k->at)
         kept_detach(s, k);
     kept_attach(k, c);
     tell_attached(s, r, k);
     return true;
+}
+
+static void attach_undo(struct sched *s, struct request *r)
+{
+    (void)s;
+    kept_unclaim(r);
 }
 
 /* --- the relay -------------------------------------------------------------------------------- */
@@ -405,7 +414,9 @@ const struct request_ops request_keep = {
 };
 const struct request_ops request_attach = { .name = "attach",
                                             .start = attach_start,
-                                            .work = attach_work };
+                                            .work = attach_work,
+                                            .undo = attach_undo,
+                                            .fini = kept_unclaim };
 /* Both start as the relay's: they work, and so they are not let in by the spare places. */
 const struct request_ops request_resume = { .name = "resume",
                                             .start = resume_start,

@@ -357,6 +357,14 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
                      session->busy->id, session->busy->ops->name);
         return false;
     }
+    /* Who sends without a pause would else keep it for ever. */
+    if (kept_claimed(session)) {
+        request_fail(s, r, WIRE_E_BUSY, REQUEST_NO_NUMBERS,
+                     "session %" PRIu64 " is about to be another connection's, which has attached "
+                     "to it",
+                     id);
+        return false;
+    }
     session->busy = r;
     r->session = session;
     r->memory = &session->memory;
