@@ -4,6 +4,7 @@
 #include "daemon/generate.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
+#include "daemon/tier.h"
 
 #include <inttypes.h>
 
@@ -210,10 +211,10 @@ static void forget_all_pages(struct sched *s, const struct ask *k)
             forget_pages(s, k, x);
 }
 
-/* All that may go, and with later also those that will. */
+/* All that may go, and with later also those that will; and what the disk gives back by itself. */
 static struct gain count_all(struct sched *s, const struct ask *k, bool later)
 {
-    struct gain g = { .n = 0 };
+    struct gain g = { .n = tier_coming(s->served.tier) };
     struct session *x;
     struct client *c;
 
@@ -227,7 +228,7 @@ static struct gain count_all(struct sched *s, const struct ask *k, bool later)
 /* No more than that, as fast as it can be said: each page once for each table. */
 static struct gain count_most(struct sched *s, const struct ask *k, bool later)
 {
-    struct gain g = { .n = 0 };
+    struct gain g = { .n = tier_coming(s->served.tier) };
     struct session *x;
     struct client *c;
 

@@ -610,12 +610,23 @@ int sched_watch_copies(struct sched *s)
     return s->copies >= 0 ? hear(s, s->copies) : 0;
 }
 
+static bool take_arrays(struct sched *s)
+{
+    size_t n = s->served.model->n_vocab;
+
+    s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
+    s->candidates = malloc(n * sizeof(*s->candidates));
+    s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));
+    s->logprobs = malloc(s->config->batch_tokens * sizeof(*s->logprobs));
+    s->leaving = calloc(s->served.pool.n_pages, sizeof(*s->leaving));
+    return s->logits && s->candidates && s->next_ids && s->logprobs && s->leaving;
+}
+
 /* All that serving needs beside the model, so that making tokens allocates nothing: an answer that
  * has begun does not fail for want of memory. */
 static int open_scratch(struct sched *s)
 {
     struct epoll_event ev = { .events = EPOLLIN };
-    size_t n = s->served.model->n_vocab;
     struct owner_limits limits;
     int r;
 
@@ -635,13 +646,7 @@ static int open_scratch(struct sched *s)
         r = hear(s, grammars_bell(&s->grammars));
     if (r < 0)
         return r;
-    s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
-    s->candidates = malloc(n * sizeof(*s->candidates));
-    s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));
-    s->logprobs = malloc(s->config->batch_tokens * sizeof(*s->logprobs));
-    s->leaving = calloc(s->served.pool.n_pages, sizeof(*s->leaving));
-    if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs || !s->leaving ||
-        picks_open(&s->picks, s->served.backend) < 0 ||
+    if (!take_arrays(s) || picks_open(&s->picks, s->served.backend) < 0 ||
         draws_open(&s->draws, &s->served.info, s->served.model->n_vocab) < 0)
         return -ENOMEM;
     r = masker_open(&s->masker, &s->served.info);
