@@ -202,12 +202,13 @@ static double compare(enum flood kind, int n, uint32_t n_tokens)
 }
 
 /* A third is left where it is measured alone, and a thousandth where what they send is taken as it
- * comes. */
+ * comes. The bound is between them by factors, since other programs take CPUs from the second
+ * measurement only. */
 static void test_an_answer_goes_on(void **state)
 {
     (void)state;
     for (int kind = 0; kind < FLOOD__N; kind++)
-        assert_true(compare((enum flood)kind, 8, 900) > 0.05);
+        assert_true(compare((enum flood)kind, 8, 900) > 0.01);
 }
 
 static void open_sessions(void)
