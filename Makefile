@@ -240,6 +240,9 @@ WRAP_test_room := away_is_kept
 WRAP_test_waking := served_wake
 # A disk that fails, under weights that stream.
 WRAP_test_stream := io_open
+# A library that is the test's.
+WRAP_test_nccl := dlopen dlsym dlclose
+$(B)/tests/test_nccl: $(B)/cuda/nv/sums_nccl.o
 # Days pass in tests of the store.
 WRAP_test_store_limits := when_s when_ns
 WRAP_test_store_faults := when_ns

@@ -39,6 +39,8 @@ static int cuda_look(struct backend_devices *d, struct why *why)
 
 static void close_devices(struct cuda *c)
 {
+    together_close(c->together);
+    c->together = NULL;
     for (uint32_t i = 0; i < c->n; i++) {
         link_close(c->links[i]);
         c->links[i] = NULL;
@@ -99,6 +101,7 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     for (uint32_t i = 0; i < c->n; i++)
         c->parts[i] = (struct part){ .number = o->devices.at[i] };
     c->max_rows = o->max_rows;
+    c->split = c->n > 1 ? o->split : BACKEND_SPLIT_LAYER;
     c->n_tickets = 1; /* as a stage counts: a copy of no bytes has the ticket of the one before */
     c->bell = -1;
     r = o->host->open(o, &c->host, why);
@@ -147,10 +150,13 @@ static void cuda_info(const struct backend *b, struct backend_info *ret)
     ret->scratch_bytes = 0;
     ret->memory = ret->memory_free = 0;
     ret->n_devices = c->n > 1 ? c->n : 0;
+    ret->split = c->split;
     for (uint32_t i = 0; i < c->n; i++) {
         struct backend_device *d = &ret->devices[i];
 
         info_of(&c->parts[i], d);
+        if (c->together)
+            d->scratch_bytes += together_need(&c->parts[i].model, c->n, c->max_rows);
         ret->memory += d->memory;
         ret->memory_free += d->memory_free;
         if (ret->scratch_bytes < d->scratch_bytes)
@@ -183,10 +189,36 @@ static int cuda_reopen(struct backend *b, struct why *why)
 
 /* --- computing -------------------------------------------------------------------------------- */
 
+/* Of devices that have a part of each layer, the largest part. */
+static int need_together(const struct backend_options *o, const struct model *m, uint64_t *ret,
+                         struct why *why)
+{
+    struct model_layer *layers = calloc(m->n_layer, sizeof(*layers));
+    struct divide divide;
+    struct model part;
+    uint64_t most = 0;
+    int r = layers ? divide_tensors(m, o->devices.n, &divide, why)
+                   : why_set(why, -ENOMEM, "no memory for a model's layers");
+
+    for (uint32_t i = 0; i < o->devices.n && r == 0; i++) {
+        const struct spread_view v = { .device = i, .divide = &divide };
+        uint64_t here;
+
+        view_model(&v, m, m->n_layer, layers, &part);
+        here = step_need(&part, o->max_rows, o->max_pages) + shift_need(&part);
+        most = here > most ? here : most;
+    }
+    free(layers);
+    if (r == 0)
+        *ret = most + together_need(m, o->devices.n, o->max_rows);
+    return r;
+}
+
 static int cuda_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
                      struct why *why)
 {
-    (void)why;
+    if (o->split == BACKEND_SPLIT_TENSOR && o->devices.n > 1 && o->devices.n <= BACKEND_DEVICES_MAX)
+        return need_together(o, m, ret, why);
     *ret = step_need(m, o->max_rows, o->max_pages) + shift_need(m);
     return 0;
 }
@@ -215,11 +247,14 @@ static int cuda_set_model(struct backend *b, const struct model *m, struct why *
     if (c->spread && c->divide.n == 0)
         return why_set(why, -EINVAL, "several devices have the weights of alloc_weights alone");
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
-        uint32_t n = c->spread ? c->divide.first[i + 1] - c->divide.first[i] : m->n_layer;
+        bool all = !c->spread || c->split == BACKEND_SPLIT_TENSOR;
+        uint32_t n = all ? m->n_layer : c->divide.first[i + 1] - c->divide.first[i];
 
         r = part_set_model(&c->parts[i], m, n, c->max_rows, why);
     }
-    if (r == 0)
+    if (r == 0 && c->split == BACKEND_SPLIT_TENSOR)
+        r = together_open(c->parts, c->n, c->max_rows, &c->together, why);
+    else if (r == 0)
         r = open_links(c, why);
     return said(c, r);
 }
@@ -241,6 +276,8 @@ static int cuda_step(struct backend *b, const struct plan *plan, const struct fo
     uint32_t n_begun = 0;
     int r = ready(c);
 
+    if (r == 0 && c->together)
+        return said(c, together_step(c->together, plan, stop));
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
         r = use(c, &c->parts[i]);
         if (r == 0 && i > 0)
@@ -272,6 +309,19 @@ static int cuda_logprobs(struct backend *b, uint32_t first, uint32_t n, const ui
     return r < 0 ? r : said(c, step_logprobs(last_of(c)->step, first, n, ids, host));
 }
 
+/* Of devices that have a part of each layer all have them. */
+static int hidden_of_all(struct cuda *c, uint32_t first, uint32_t n, float *to)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        r = use(c, &c->parts[i]);
+        if (r == 0)
+            r = step_hidden(c->parts[i].step, first, n, view_at(&c->parts[i].view, to));
+    }
+    return said(c, r);
+}
+
 /* What reads them later is the first device: soft embeddings, and a get. */
 static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
 {
@@ -280,6 +330,8 @@ static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
     void *here = NULL;
     int r = use(c, p);
 
+    if (r == 0 && c->together)
+        return hidden_of_all(c, first, n, to);
     if (r == 0) {
         here = view_at(&p->view, to);
         r = step_hidden(p->step, first, n, here);
@@ -327,17 +379,56 @@ static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *p
     return said(c, r);
 }
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int fit_on(struct cuda *c, uint32_t device, const struct backend_fit *f, uint32_t first,
+                  uint32_t n)
+{
+    int r = use(c, &c->parts[device]);
+
+    return said(c, r < 0 ? r : shift_fit(c->parts[device].shift, f, first, n));
+}
+
+/* Whole layers, of which all devices do their heads at the same time; else what one has of the
+ * first layer. */
+static int fit_together(struct cuda *c, const struct backend_fit *f)
+{
+    uint32_t all = f->pool->n_head_kv, each = all / c->n;
+    uint32_t layer = f->first_list / all, head = f->first_list % all;
+    uint32_t fits = shift_fits(c->parts[0].shift, f);
+    uint32_t n = head == 0 ? least(f->n_lists / all, fits / each) : 0;
+    int r = 0;
+
+    for (uint32_t i = 0; i < c->n && n > 0 && r == 0; i++)
+        r = fit_on(c, i, f, layer * each, n * each);
+    if (n > 0)
+        return r < 0 ? r : (int)(n * all);
+    n = least(least(f->n_lists, fits), each - head % each);
+    r = fit_on(c, head / each, f, layer * each + head % each, n);
+    return r < 0 ? r : (int)n;
+}
+
 /* By the device that has the first of the lists; others are asked for by the next call. */
 static int cuda_fit(struct backend *b, const struct backend_fit *f)
 {
     struct cuda *c = cuda_of(b);
-    uint32_t layer = f->first_list / f->pool->n_head_kv, i = 0;
-    int r;
+    uint32_t heads = f->pool->n_head_kv, i = 0, first, n;
+    int r = ready(c);
 
-    while (i + 1 < c->n && layer >= c->parts[i + 1].view.first_layer)
+    if (r < 0)
+        return r;
+    if (c->together)
+        return fit_together(c, f);
+    while (i + 1 < c->n && f->first_list / heads >= c->parts[i + 1].view.first_layer)
         i++;
-    r = use(c, &c->parts[i]);
-    return r < 0 ? r : said(c, shift_fit(c->parts[i].shift, f));
+    first = f->first_list - c->parts[i].view.first_layer * heads;
+    n = c->parts[i].model.n_layer * heads - first;
+    n = least(least(f->n_lists, n), shift_fits(c->parts[i].shift, f));
+    r = fit_on(c, i, f, first, n);
+    return r < 0 ? r : (int)n;
 }
 
 /* --- host work -------------------------------------------------------------------------------- */

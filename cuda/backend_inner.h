@@ -9,6 +9,7 @@
 #include "cuda/link.h"
 #include "cuda/part.h"
 #include "cuda/spread.h"
+#include "cuda/together.h"
 
 #include <errno.h>
 
@@ -21,8 +22,10 @@ struct cuda {
     bool lost; /* a device failed: nothing of any is asked any more */
     int bell;  /* of all copies with a ticket; -1: it is lost */
     /* Of several alone. */
-    struct divide divide;                    /* n: 0 until a model's weights have memory */
-    struct spread *spread;                   /* all memory is its */
+    enum backend_split split;
+    struct together *together; /* NULL: each has some layers, or there is no model yet */
+    struct divide divide;      /* n: 0 until a model's weights have memory */
+    struct spread *spread;     /* all memory is its */
     struct link *links[BACKEND_DEVICES_MAX]; /* from each to the next; the last's to the first */
     uint64_t n_tickets;
 };

@@ -59,6 +59,19 @@ int cuda_alloc(struct backend *b, size_t n, void **ret)
     return 0;
 }
 
+static struct spread_view view_of(const struct cuda *c, uint32_t i)
+{
+    bool tensors = c->split == BACKEND_SPLIT_TENSOR;
+
+    return (struct spread_view){ .spread = c->spread,
+                                 .device = i,
+                                 .first_layer = tensors ? 0 : c->divide.first[i],
+                                 .before = !tensors && i > 0,
+                                 .after = !tensors && i + 1 < c->n,
+                                 .no_output = i + 1 < c->n,
+                                 .divide = tensors ? &c->divide : NULL };
+}
+
 /* Of the same model as before, when a device was lost: its pool is to fit again. */
 static int divide(struct cuda *c, const struct model *m, struct why *why)
 {
@@ -67,14 +80,12 @@ static int divide(struct cuda *c, const struct model *m, struct why *why)
 
     for (uint32_t i = 0; i < c->n; i++)
         room[i] = rt_left(c->parts[i].rt);
-    if (c->divide.n == 0 || c->divide.first[c->n] != m->n_layer)
+    if (c->split == BACKEND_SPLIT_TENSOR)
+        r = divide_tensors(m, c->n, &c->divide, why);
+    else if (c->divide.n == 0 || c->divide.first[c->n] != m->n_layer)
         r = divide_layers(m, room, c->n, &c->divide, why);
     for (uint32_t i = 0; i < c->n && r == 0; i++)
-        c->parts[i].view = (struct spread_view){ .spread = c->spread,
-                                                 .device = i,
-                                                 .first_layer = c->divide.first[i],
-                                                 .before = i > 0,
-                                                 .after = i + 1 < c->n };
+        c->parts[i].view = view_of(c, i);
     return r;
 }
 
@@ -234,11 +245,28 @@ int cuda_get(struct backend *b, void *host, const void *from, size_t n, uint64_t
     return said(c, r);
 }
 
+/* What a device has of each layer lies there side by side. */
+static int get_heads(struct cuda *c, uint32_t device, uint8_t *host, const void *from, size_t len)
+{
+    struct part *p = &c->parts[device];
+    const uint8_t *at = view_at(&p->view, from);
+    size_t part = len / c->n;
+    int r = 0;
+
+    for (uint32_t i = 0; i < p->model.n_layer && r == 0; i++)
+        r = part_get(p, host + i * len + device * part, at + i * part, part, NULL);
+    return r;
+}
+
 int cuda_get_layers(struct backend *b, void *host, const void *from, size_t len)
 {
     struct cuda *c = cuda_of(b);
     int r = ready(c);
 
+    for (uint32_t i = 0; i < c->n && c->together && r == 0; i++)
+        r = get_heads(c, i, host, from, len);
+    if (c->together)
+        return said(c, r);
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
         struct part *p = &c->parts[i];
         size_t first = p->view.first_layer * len;

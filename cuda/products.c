@@ -18,6 +18,13 @@ static struct adapter_projection own_of(const struct products *p, const struct p
     struct adapter_projection own =
         piece->adapter->layers[v->first_layer + a->layer].p[a->out[i].projection];
 
+    /* Of a low-rank one the side that the weight is divided by. */
+    if (own.a.data && divide_by_rows(a->out[i].projection))
+        own.b = view_part(v, a->out[i].projection, &own.b);
+    else if (own.a.data)
+        own.a = view_part(v, a->out[i].projection, &own.a);
+    if (own.w.data)
+        own.w = view_part(v, a->out[i].projection, &own.w);
     own.w.data = view_at(v, own.w.data);
     own.a.data = view_at(v, own.a.data);
     own.b.data = view_at(v, own.b.data);

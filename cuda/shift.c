@@ -22,7 +22,9 @@ struct shift {
     struct stage *stage;
     struct k_angles angles;
     struct spread_view view;
-    uint32_t first_list, n_lists; /* of the view's layers: n_layer * n_head_kv */
+    uint32_t n_lists; /* of the view: its layers times its heads */
+    /* Of each layer the view has n_heads, from one on; the model n_all. */
+    uint32_t first_head, n_heads, n_all;
     void *mem;
     uint32_t *from, *to; /* (PAGES_MAX) */
     uint32_t *kept;      /* (n_lists, keys of the longest segment) */
@@ -76,8 +78,10 @@ int shift_open(struct rt *rt, struct stage *stage, const struct model *m,
                          .stage = stage,
                          .view = *v,
                          .angles = angles,
-                         .first_list = v->first_layer * m->n_head_kv,
                          .n_lists = lists_of(m),
+                         .first_head = v->divide ? v->device * m->n_head_kv : 0,
+                         .n_heads = m->n_head_kv,
+                         .n_all = m->n_head_kv * (v->divide ? v->divide->n : 1),
                          .fit_len = fit_bytes(m) };
     r = rt_alloc(rt, lists_bytes(s->n_lists), &s->mem);
     if (r < 0) {
@@ -135,11 +139,37 @@ static int put(struct shift *s, uint32_t *to, const uint32_t *from, size_t n)
     return stage_put(s->stage, to, from, n * sizeof(*from), NULL);
 }
 
+/* Lists of all layers and heads lie layer by layer: of these, where the view's of its layer i do.
+ */
+static size_t list_at(const struct shift *s, uint32_t i)
+{
+    return (size_t)(s->view.first_layer + i) * s->n_all + s->first_head;
+}
+
+/* Layers whose lists lie behind each other both here and there: all of them where a view has all
+ * heads. */
+static uint32_t layers_at_once(const struct shift *s)
+{
+    return s->n_heads == s->n_all ? s->n_lists / s->n_heads : 1;
+}
+
+static int put_kept(struct shift *s, const struct backend_move *m)
+{
+    uint32_t n = layers_at_once(s);
+    size_t len = (size_t)n * s->n_heads * m->n_keys;
+    int r = m->per_head ? 0 : put(s, s->kept, m->kept, m->n_keys);
+
+    for (uint32_t i = 0; m->per_head && i < s->n_lists / s->n_heads && r == 0; i += n)
+        r = put(s, s->kept + i / n * len, m->kept + list_at(s, i) * m->n_keys, len);
+    return r;
+}
+
 int shift_move(struct shift *s, const struct backend_move *m)
 {
-    size_t n = (size_t)(m->per_head ? s->n_lists : 1) * m->n_keys;
-    const uint32_t *kept = m->kept + (m->per_head ? (size_t)s->first_list * m->n_keys : 0);
-    uint32_t n_from = pages_from(kept, n), n_to = seq_n_pages(m->n_keys);
+    size_t layers = s->n_lists / s->n_heads, n = m->n_keys;
+    size_t at = m->per_head ? list_at(s, 0) - s->first_head : 0;
+    uint32_t n_from = pages_from(m->kept + at * n, m->per_head ? layers * s->n_all * n : n);
+    uint32_t n_to = seq_n_pages(m->n_keys);
     int r;
 
     if (m->n_keys <= m->first)
@@ -149,7 +179,7 @@ int shift_move(struct shift *s, const struct backend_move *m)
     if (r == 0)
         r = put(s, s->to, m->to, n_to);
     if (r == 0)
-        r = put(s, s->kept, kept, n);
+        r = put_kept(s, m);
     if (r == 0)
         r = stage_join(s->stage);
     return r == 0 ? k_move(rt_stream(s->rt, RT_COMPUTE),
@@ -162,6 +192,18 @@ int shift_move(struct shift *s, const struct backend_move *m)
                                              .first = m->first,
                                              .n_keys = m->n_keys })
                   : r;
+}
+
+static int get_norms(struct shift *s, uint32_t n_keys, float *host)
+{
+    uint32_t n = layers_at_once(s);
+    size_t len = (size_t)n * s->n_heads * n_keys;
+    int r = 0;
+
+    for (uint32_t i = 0; i < s->n_lists / s->n_heads && r == 0; i += n)
+        r = stage_get(s->stage, host + list_at(s, i) * n_keys, s->norms + i / n * len,
+                      len * sizeof(*host), NULL);
+    return r;
 }
 
 int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
@@ -180,9 +222,7 @@ int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, ui
                                        .pages = s->from,
                                        .n_keys = n_keys,
                                        .to = s->norms });
-    return r == 0 ? stage_get(s->stage, host + (size_t)s->first_list * n_keys, s->norms,
-                              (size_t)s->n_lists * n_keys * sizeof(*host), NULL)
-                  : r;
+    return r == 0 ? get_norms(s, n_keys, host) : r;
 }
 
 /* By the first segment that is fitted, for the longest that there are. */
@@ -191,15 +231,29 @@ static int fit_room(struct shift *s)
     return s->fit ? 0 : rt_alloc(s->rt, s->fit_len, &s->fit);
 }
 
-/* Queries are of all layers' lists. */
+/* Queries are of all layers' lists, of the heads that the view has. */
 static const float *asked_here(const struct shift *s, const struct backend_fit *f)
 {
     const float *all = view_at(&s->view, f->asked);
 
-    return all + (size_t)s->first_list * f->n_asked * ASKED_FLOATS(f->pool->head_dim);
+    return all +
+           (size_t)s->view.first_layer * s->n_heads * f->n_asked * ASKED_FLOATS(f->pool->head_dim);
 }
 
-int shift_fit(struct shift *s, const struct backend_fit *f)
+uint32_t shift_fits(const struct shift *s, const struct backend_fit *f)
+{
+    const struct k_fit one = { .pool.head_dim = f->pool->head_dim,
+                               .n_raw = f->n_raw,
+                               .n_keys = f->n_keys,
+                               .n_asked = f->n_asked,
+                               .n_lists = 1 };
+    size_t n = s->fit_len / k_fit_scratch(&one);
+
+    assert(n > 0);
+    return n < s->n_lists ? (uint32_t)n : s->n_lists;
+}
+
+int shift_fit(struct shift *s, const struct backend_fit *f, uint32_t first, uint32_t n)
 {
     struct k_fit a = { .pool = shift_pool(&s->view, f->pool),
                        .angles = s->angles,
@@ -210,16 +264,11 @@ int shift_fit(struct shift *s, const struct backend_fit *f)
                        .sinks = f->sinks,
                        .asked = asked_here(s, f),
                        .n_asked = f->n_asked,
-                       .first_list = f->first_list - s->first_list,
-                       .n_lists = 1 };
-    size_t fitting = s->fit_len / k_fit_scratch(&a);
-    uint32_t n = s->n_lists - a.first_list;
+                       .first_list = first,
+                       .n_lists = n };
     int r = put(s, s->from, f->from, seq_n_pages(f->n_raw));
 
-    assert(fitting > 0 && a.first_list < s->n_lists);
-    if (n > f->n_lists)
-        n = f->n_lists;
-    a.n_lists = fitting < n ? (uint32_t)fitting : n;
+    assert(n > 0 && first + n <= s->n_lists);
     if (r == 0)
         r = put(s, s->to, f->to, seq_n_pages(f->n_keys));
     if (r == 0)
@@ -227,7 +276,5 @@ int shift_fit(struct shift *s, const struct backend_fit *f)
     if (r == 0)
         r = stage_join(s->stage);
     a.scratch = s->fit;
-    if (r == 0)
-        r = k_fit(rt_stream(s->rt, RT_COMPUTE), &a);
-    return r == 0 ? (int)a.n_lists : r;
+    return r == 0 ? k_fit(rt_stream(s->rt, RT_COMPUTE), &a) : r;
 }

@@ -32,8 +32,10 @@ int shift_move(struct shift *s, const struct backend_move *m);
 int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
                 float *host);
 
-/* How many of the lists it queued, from the first on: which is in one of its layers. */
-int shift_fit(struct shift *s, const struct backend_fit *f);
+/* So many lists at once it has room for; queues n of them, from one on that is counted among the
+ * view's. Which f counts is not looked at. */
+uint32_t shift_fits(const struct shift *s, const struct backend_fit *f);
+int shift_fit(struct shift *s, const struct backend_fit *f, uint32_t first, uint32_t n);
 
 /* The view's part of the pool as kernels get it. */
 struct k_pool shift_pool(const struct spread_view *v, const struct pool *p);

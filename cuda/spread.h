@@ -10,6 +10,10 @@
  *     addresses   | unit 0: layers 0 1 2 3 | unit 1: layers 0 1 2 3 | ...
  *     device 0    | 0 1 | 0 1 | ...                  device 1    | 2 3 | 2 3 | ...
  *
+ * Or of every layer some heads and some of the feed-forward's rows (--split-mode tensor):
+ *
+ *     device 0    | of 0, 1, 2, 3 heads a | ...      device 1    | of 0, 1, 2, 3 heads b | ...
+ *
  * Some bytes are on several devices: one of these is the first, which is read from.
  *
  * Threads    one at a time.
@@ -21,6 +25,7 @@
 
 #include "cuda/rt.h"
 #include "engine/divide.h"
+#include "engine/file/tile.h"
 #include "engine/kv/pool.h"
 
 struct spread;
@@ -53,7 +58,9 @@ struct spread_view {
     const struct spread *spread;
     uint32_t device;
     uint32_t first_layer;
-    bool before, after; /* there are layers on devices before it, or behind it */
+    bool before, after;          /* there are layers on devices before it, or behind it */
+    bool no_output;              /* the output matrix is on another one */
+    const struct divide *divide; /* it has a part of each layer; NULL: layers as a whole */
 };
 
 static inline void *view_at(const struct spread_view *v, const void *mem)
@@ -61,10 +68,16 @@ static inline void *view_at(const struct spread_view *v, const void *mem)
     return v->spread ? spread_at(v->spread, v->device, mem) : (void *)(uintptr_t)mem;
 }
 
+/* A matrix of a layer (ADAPTER_Q ...), or one that an adapter has in its place, cut to what the
+ * view has of it; where that is in the whole. Of a bias: where it is on the device. */
+struct model_tensor view_part(const struct spread_view *v, unsigned projection,
+                              const struct model_tensor *t);
+const float *view_bias(const struct spread_view *v, unsigned projection, const float *all);
+
 /* m with n_layers of its layers, as the view has them, in `layers`; what it has not is NULL. */
 void view_model(const struct spread_view *v, const struct model *m, uint32_t n_layers,
                 struct model_layer *layers, struct model *ret);
-/* The pool's part: mem, page_bytes and n_layer. */
+/* The pool's part: mem, page_bytes, n_layer and n_head_kv. */
 struct pool view_pool(const struct spread_view *v, const struct pool *p);
 
 #endif

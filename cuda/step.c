@@ -152,7 +152,7 @@ struct k_angles step_angles(const struct step *s)
 /* --- one layer -------------------------------------------------------------------------------- */
 
 /* The others get what the device before them has left: x, and y to be added. */
-static int embed(const struct step *s)
+int step_embed(const struct step *s)
 {
     const struct model_tensor *e = &s->m->embd;
 
@@ -288,10 +288,9 @@ static int run_wo(struct step *s, uint32_t i, const struct model_layer *l, uint3
     return r == 0 ? products_run(&s->products, s->plan, &a) : r;
 }
 
-/* Rows that are left behind it in *ret_left. */
-static int run_attention(struct step *s, uint32_t i, const struct model_layer *l,
-                         uint32_t *ret_left)
+int step_attention(struct step *s, uint32_t i, uint32_t *ret_left)
 {
+    const struct model_layer *l = &s->m->layers[i];
     bool last = is_last(s, i);
     int r = run_qkv(s, i, l);
 
@@ -304,8 +303,9 @@ static int run_attention(struct step *s, uint32_t i, const struct model_layer *l
     return r == 0 && *ret_left ? run_wo(s, i, l, *ret_left) : r;
 }
 
-static int run_ffn(struct step *s, uint32_t i, const struct model_layer *l, uint32_t n_rows)
+int step_ffn(struct step *s, uint32_t i, uint32_t n_rows)
 {
+    const struct model_layer *l = &s->m->layers[i];
     struct product a = product_of(s, i, s->room.xn, n_rows, s->m->n_embd), b;
     int r;
 
@@ -351,14 +351,13 @@ static int await(struct step *s, struct rt_event *e, const struct forward_stop *
 
 static int run_layer(struct step *s, uint32_t i)
 {
-    const struct model_layer *l = &s->m->layers[i];
     uint32_t n_left;
-    int r = run_attention(s, i, l, &n_left);
+    int r = step_attention(s, i, &n_left);
 
-    return r == 0 && n_left ? run_ffn(s, i, l, n_left) : r;
+    return r == 0 && n_left ? step_ffn(s, i, n_left) : r;
 }
 
-static int last_norm(const struct step *s)
+int step_last_norm(const struct step *s)
 {
     if (s->view.after || s->plan->n_out == 0)
         return 0;
@@ -368,7 +367,7 @@ static int last_norm(const struct step *s)
 
 static int run_layers(struct step *s, const struct forward_stop *stop)
 {
-    int r = embed(s);
+    int r = step_embed(s);
 
     for (uint32_t i = 0; i < s->m->n_layer && r == 0; i++) {
         struct rt_event *mark = s->done[i % STEP_AHEAD];
@@ -382,7 +381,7 @@ static int run_layers(struct step *s, const struct forward_stop *stop)
         if (r == 0)
             r = rt_record(s->rt, RT_COMPUTE, mark);
     }
-    return r == 0 ? last_norm(s) : r;
+    return r == 0 ? step_last_norm(s) : r;
 }
 
 /* --- steps of few rows ------------------------------------------------------------------------ */
@@ -430,11 +429,11 @@ static int keep(struct step *s, struct kept *k)
 
     if (r < 0)
         return r;
-    r = embed(s);
+    r = step_embed(s);
     for (uint32_t i = 0; i < s->m->n_layer && r == 0; i++)
         r = run_layer(s, i);
     if (r == 0)
-        r = last_norm(s);
+        r = step_last_norm(s);
     e = rt_kept(s->rt, r == 0 ? &k->graph : NULL);
     return r < 0 ? r : e;
 }
@@ -472,7 +471,7 @@ static int finish(struct step *s, const struct forward_stop *stop, int r)
     return r;
 }
 
-int step_begin(struct step *s, const struct plan *plan, const struct forward_stop *stop)
+int step_start(struct step *s, const struct plan *plan)
 {
     struct k_attend_shape shape = room_attend_shape(s->m, plan->pool->kv);
     int r;
@@ -485,6 +484,13 @@ int step_begin(struct step *s, const struct plan *plan, const struct forward_sto
     r = stage_join(s->stage);
     if (r == 0)
         r = upload_plan(&s->upload, plan, &shape);
+    return r;
+}
+
+int step_begin(struct step *s, const struct plan *plan, const struct forward_stop *stop)
+{
+    int r = step_start(s, plan);
+
     if (r == 0)
         r = is_kept(s) ? run_kept(s, stop) : run_layers(s, stop);
     return r;

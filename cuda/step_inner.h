@@ -45,4 +45,12 @@ struct step {
     uint64_t n_steps;
 };
 
+/* The parts of a step, each queued; start has the plan taken over. ret_left: rows that are left
+ * behind attention, and whose y is made; 0: none, and the layer is done. */
+int step_start(struct step *s, const struct plan *plan);
+int step_embed(const struct step *s);
+int step_attention(struct step *s, uint32_t i, uint32_t *ret_left);
+int step_ffn(struct step *s, uint32_t i, uint32_t n_rows);
+int step_last_norm(const struct step *s);
+
 #endif

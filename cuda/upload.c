@@ -131,8 +131,9 @@ static struct k_bias own_biases(const struct spread_view *v, const struct adapte
 {
     const struct adapter_projection *p = a->layers[v->first_layer + layer].p;
 
-    return (struct k_bias){ view_at(v, p[ADAPTER_Q].bias), view_at(v, p[ADAPTER_K].bias),
-                            view_at(v, p[ADAPTER_V].bias) };
+    return (struct k_bias){ view_bias(v, ADAPTER_Q, p[ADAPTER_Q].bias),
+                            view_bias(v, ADAPTER_K, p[ADAPTER_K].bias),
+                            view_bias(v, ADAPTER_V, p[ADAPTER_V].bias) };
 }
 
 static void write_adapters(const struct upload *u, const struct plan *plan, const struct layout *l)

@@ -30,6 +30,7 @@ enum config_action {
 
 /* In the order of the choices in options.def. */
 enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_F32, CONFIG_KV_Q8_0 };
+enum config_split { CONFIG_SPLIT_LAYER, CONFIG_SPLIT_TENSOR };         /* as enum backend_split */
 enum config_io { CONFIG_IO_AUTO, CONFIG_IO_URING, CONFIG_IO_THREADS }; /* as enum io_kind */
 enum config_store_restore { CONFIG_RESTORE_AUTO, CONFIG_RESTORE_ALWAYS };
 enum config_keep { CONFIG_KEEP_AUTO, CONFIG_KEEP_YES, CONFIG_KEEP_NO };

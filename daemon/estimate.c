@@ -147,12 +147,15 @@ static void divide(struct estimate *e, const struct config *c)
     e->kept_free = less(e->memory, fixed(e) + e->context);
     for (uint32_t i = 0; i < e->n_devices; i++)
         e->devices[i].context =
-            e->context / e->n_layer * (e->divide.first[i + 1] - e->divide.first[i]);
+            e->divide.split == BACKEND_SPLIT_TENSOR
+                ? e->context / e->n_devices
+                : e->context / e->n_layer * (e->divide.first[i + 1] - e->divide.first[i]);
 }
 
-/* Layers among several devices, and what that makes of the weights. Each device has scratch and
+/* The model among several devices, and what that makes of the weights. Each device has scratch and
  * packing of its own size. */
-static int divide_model(struct estimate *e, const struct model *m, struct why *why)
+static int divide_model(struct estimate *e, const struct config *c, const struct model *m,
+                        struct why *why)
 {
     uint64_t room[BACKEND_DEVICES_MAX];
     int r;
@@ -161,7 +164,9 @@ static int divide_model(struct estimate *e, const struct model *m, struct why *w
         return 0;
     for (uint32_t i = 0; i < e->n_devices; i++)
         room[i] = e->devices[i].memory;
-    r = divide_layers(m, room, e->n_devices, &e->divide, why);
+    r = c->split_mode == CONFIG_SPLIT_TENSOR
+            ? divide_tensors(m, e->n_devices, &e->divide, why)
+            : divide_layers(m, room, e->n_devices, &e->divide, why);
     e->weights = 0;
     for (uint32_t i = 0; i < e->n_devices && r == 0; i++) {
         e->devices[i].weights = divide_weights(&e->divide, m, i);
@@ -246,11 +251,13 @@ static int fill(struct estimate *e, const struct config *c, const struct model *
 
     describe(e, c, m);
     if (r == 0)
+        r = find_memory(e, c, ops, &o, why);
+    if (e->n_devices)
+        o.devices.n = e->n_devices; /* "all" is known now */
+    if (r == 0)
         r = ops->need(&o, m, &e->scratch, why);
     if (r == 0)
-        r = find_memory(e, c, ops, &o, why);
-    if (r == 0)
-        r = divide_model(e, m, why);
+        r = divide_model(e, c, m, why);
     if (r == 0)
         r = divide_with_plan(e, c, ops, &o, m, why);
     if (r == 0)
@@ -363,15 +370,19 @@ static void print_parts(const struct estimate *e, FILE *f)
 /* Each has scratch and packing for itself: of the sums above as much as the others. */
 static void print_devices(const struct estimate *e, FILE *f)
 {
+    bool tensors = e->divide.split == BACKEND_SPLIT_TENSOR;
+    uint32_t heads = e->n_head_kv / e->n_devices;
+
     (void)fprintf(
         f, "\nOf that, by device, and beside scratch and packing:\n%9s %15s %15s %15s %15s\n",
-        "device", "layers", "memory", "weights", "context");
+        "device", tensors ? "KV heads" : "layers", "memory", "weights", "context");
     for (uint32_t i = 0; i < e->n_devices; i++) {
         const struct estimate_device *d = &e->devices[i];
+        uint32_t first = tensors ? i * heads : e->divide.first[i];
+        uint32_t end = tensors ? first + heads : e->divide.first[i + 1];
         char layers[32];
 
-        (void)snprintf(layers, sizeof(layers), "%u to %u", e->divide.first[i],
-                       e->divide.first[i + 1] - 1);
+        (void)snprintf(layers, sizeof(layers), "%u to %u", first, end - 1);
         (void)fprintf(f, "%9u %15s %15" PRIu64 " %15" PRIu64 " %15" PRIu64 "\n", d->number, layers,
                       d->memory, d->weights, d->context);
     }

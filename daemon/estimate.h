@@ -21,7 +21,7 @@
 struct estimate_device {
     unsigned number;
     uint64_t memory, weights;
-    uint64_t context; /* its layers' part of the pages */
+    uint64_t context; /* its part of the pages */
 };
 
 struct estimate {
@@ -34,7 +34,7 @@ struct estimate {
     uint64_t page_bytes[KV__N];
     uint32_t n_devices; /* 0: one, or this machine */
     struct estimate_device devices[BACKEND_DEVICES_MAX];
-    struct divide divide; /* layers among them */
+    struct divide divide; /* of the model among them */
     /* Of all devices together, each of which has as much scratch and packing as the others. */
     uint64_t memory, weights, scratch, kept_free;
     uint64_t packing; /* of a compressor; of the process's memory it is part of what is kept free */

@@ -53,10 +53,10 @@ static uint64_t known_to(int abi)
            (abi >= 5 ? FS_IOCTL_DEV : 0);
 }
 
-static int make_ruleset(int abi)
+static int make_ruleset(int abi, bool tcp)
 {
     const struct ruleset r = { .fs = known_to(abi),
-                               .net = NET_BIND_TCP | NET_CONNECT,
+                               .net = tcp ? 0 : NET_BIND_TCP | NET_CONNECT,
                                .scoped = SCOPE_SIGNALS };
     size_t size = abi >= 6 ? sizeof(r) : abi >= 4 ? 2 * sizeof(r.fs) : sizeof(r.fs);
     int fd = (int)syscall(SYS_landlock_create_ruleset, &r, size, 0);
@@ -81,14 +81,14 @@ static int add_place(int ruleset, int abi, const struct landlock_place *p)
     return r;
 }
 
-int landlock_limit(const struct landlock_place *places, size_t n, int *ret_abi)
+int landlock_limit(const struct landlock_place *places, size_t n, bool tcp, int *ret_abi)
 {
     int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     int ruleset, r = 0;
 
     if (abi < 0)
         return -errno;
-    ruleset = make_ruleset(abi);
+    ruleset = make_ruleset(abi, tcp);
     if (ruleset < 0)
         return ruleset;
     for (size_t i = 0; r == 0 && i < n; i++)

@@ -1,7 +1,8 @@
 /* daemon/landlock.h - the files that are left to the daemon; the one door to the kernel's Landlock.
  *
  * Whatever is not below one of the places is denied (EACCES), to root as well: reading, making,
- * removing, running. TCP is denied where the kernel can (Linux 6.7). What is open stays open.
+ * removing, running. TCP is denied where the kernel can (Linux 6.7), unless it is asked for. What
+ * is open stays open.
  *
  * Threads    landlock_limit before there are any others, or they are not covered.
  * Errors     -ENOSYS or -EOPNOTSUPP: the kernel has no Landlock, or it is off; or a negative errno.
@@ -9,6 +10,7 @@
 #ifndef DAEMON_LANDLOCK_H
 #define DAEMON_LANDLOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum landlock_may {
@@ -25,6 +27,6 @@ struct landlock_place {
 };
 
 /* ret_abi (may be NULL): the kernel's version of Landlock. */
-int landlock_limit(const struct landlock_place *places, size_t n, int *ret_abi);
+int landlock_limit(const struct landlock_place *places, size_t n, bool tcp, int *ret_abi);
 
 #endif

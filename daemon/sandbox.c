@@ -92,6 +92,13 @@ static void add_driver(struct places *p)
     add_text(p, LANDLOCK_WRITE, "/dev");
 }
 
+/* NCCL's threads find each other by TCP, on this machine alone, and share memory that has a name
+ * for a moment. */
+static bool wants_sums(const struct config *c, bool driver)
+{
+    return driver && c->split_mode == CONFIG_SPLIT_TENSOR;
+}
+
 /* What is not there is no rule (landlock.c): a model that was named wrongly is for its loader to
  * say. */
 static int limit_files(const struct config *c, const struct listener *l, const struct scrape *m,
@@ -117,7 +124,9 @@ static int limit_files(const struct config *c, const struct listener *l, const s
         add_socket(&p, m->path);
     if (driver)
         add_driver(&p);
-    r = p.err ? p.err : landlock_limit(p.at, p.n, ret_abi);
+    if (wants_sums(c, driver))
+        add_text(&p, LANDLOCK_KEEP, "/dev/shm");
+    r = p.err ? p.err : landlock_limit(p.at, p.n, wants_sums(c, driver), ret_abi);
     for (size_t i = 0; i < p.n; i++)
         free(p.owned[i]);
     return r;

@@ -24,12 +24,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
+_Static_assert((int)CONFIG_SPLIT_LAYER == BACKEND_SPLIT_LAYER &&
+                   (int)CONFIG_SPLIT_TENSOR == BACKEND_SPLIT_TENSOR,
+               "the option's choices are the backend's");
+
 /* cpu: room for the name, which the options point to. */
 struct backend_options served_backend_options(const struct config *c, char cpu[SERVED_CPU_MAX])
 {
     return (struct backend_options){ .cpu = config_choice("cpu", c->cpu, cpu, SERVED_CPU_MAX),
                                      .threads = c->threads,
                                      .pin = c->pin,
+                                     .split = (enum backend_split)c->split_mode,
                                      .max_rows = c->batch_tokens };
 }
 
@@ -333,18 +338,21 @@ static uint64_t scratch_of(const struct served *b, const struct config *c, uint3
 {
     char cpu[SERVED_CPU_MAX];
     struct backend_options o = served_backend_options(c, cpu);
+    struct backend_info info;
     struct why why = { "" };
     uint64_t need;
 
+    b->backend->ops->info(b->backend, &info);
     o.max_pages = FORWARD_POOLS * n_pages;
+    o.devices.n = info.n_devices; /* how many is what counts */
     return b->backend->ops->need(&o, b->model, &need, &why) < 0 ? 0 : need;
 }
 
-/* Of several devices, the one that has the least for its layers says how much. need: what each has
+/* Of several devices, the one that has the least for its part says how much. need: what each has
  * beside weights and pages at most. */
 static uint64_t pages_room(const struct served *b, const struct backend_info *info, uint64_t need)
 {
-    struct divide d = { .n = info->n_devices };
+    struct divide d = { .split = info->split, .n = info->n_devices };
     uint64_t room[BACKEND_DEVICES_MAX];
 
     for (uint32_t i = 0; i < (d.n ? d.n : 1); i++) {

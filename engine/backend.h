@@ -15,9 +15,9 @@
  * touch. A backend that is NULL stands for memory of the process, for programs that compute by
  * themselves, as the trainer does: alloc, put, get, clear, free, run work on it.
  *
- * Several devices of one kind are one backend. Each has some layers of the model, those layers'
- * part of every page (engine/divide.h), and a copy of all other memory; what a step writes of a
- * layer is in its device's copy alone, and get_layers finds it there.
+ * Several devices of one kind are one backend. Each has some layers of the model or a part of each,
+ * the same of every page (engine/divide.h), and a copy of all other memory; what a step writes of a
+ * layer or a head is in its device's copy alone, and get_layers finds it there.
  *
  * A ticket counts asynchronous copies, upwards from 1: host memory may be reused when done says so.
  * What copies, clears and frees later waits for them; what computes (step, move, norms, fit) does
@@ -43,7 +43,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BACKEND_ABI 5u
+#define BACKEND_ABI 6u
 struct backend;
 struct backend_fit;
 struct forward_stop;
@@ -53,6 +53,7 @@ struct pool;
 
 struct backend_options {
     struct backend_devices devices;
+    enum backend_split split;       /* of several */
     const char *cpu;                /* kernels of the CPU: a name, or "auto" */
     uint32_t threads;               /* 0: one a CPU */
     bool pin;                       /* each thread to a CPU */
@@ -71,6 +72,7 @@ struct backend_info {
     uint64_t memory, memory_free; /* of devices that have their own; 0: it is this machine's */
     const struct sampler_math *sampling;
     uint32_t n_devices; /* 0: one */
+    enum backend_split split;
     struct backend_device devices[BACKEND_DEVICES_MAX];
 };
 
@@ -185,7 +187,7 @@ struct backend_ops {
     /* As alloc, for several devices; all three NULL: there is one at most. Weights: of a model
      * whose shape is known (engine/file/packed.h); from then on it is known which layers a device
      * has. Pages: of a pool that is but for mem and the tables. get_layers: from is (layers, len),
-     * where steps wrote it. */
+     * where steps wrote it; of a layer, heads one behind the other, each as long. */
     int (*alloc_weights)(struct backend *b, const struct model *m, void **ret, struct why *why);
     int (*alloc_pages)(struct backend *b, const struct pool *p, void **ret);
     int (*get_layers)(struct backend *b, void *host, const void *from, size_t len);

@@ -15,6 +15,10 @@ struct backend_devices {
     uint8_t at[BACKEND_DEVICES_MAX];
 };
 
+/* How they share a model (engine/divide.h): each has some layers, one computes at a time; or a part
+ * of each layer, and all compute together. */
+enum backend_split { BACKEND_SPLIT_LAYER, BACKEND_SPLIT_TENSOR, BACKEND_SPLIT__N };
+
 /* One of several. */
 struct backend_device {
     char name[64];                /* "cuda:1 (NVIDIA H200)" */

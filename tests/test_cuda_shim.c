@@ -7,6 +7,7 @@
 #include "cuda/shim/cuda_runtime_api.h"
 #include "cuda/shim/shim.h"
 #include "cuda/stage.h"
+#include "cuda/sums.h"
 #include "tests/cuda_faults.h"
 #include "tests/support/counted.h"
 
@@ -208,6 +209,34 @@ static void devices(int how)
     }
 }
 
+/* What two devices have, added up (cuda/sums.h). */
+enum { SUMS_RIGHT, SUMS_TOO_EARLY, SUMS_NOT_WAITED, SUMS_NOT_ALL };
+static void sums(int how)
+{
+    static const int numbers[2] = { 0, 1 };
+    cudaStream_t streams[2], other;
+    float *y[2], host[N];
+    struct why why = { "" };
+    struct sums *s;
+
+    for (int d = 0; d < 2; d++) {
+        must((int)cudaSetDevice(d) | (int)cudaStreamCreate(&streams[d]));
+        y[d] = device_floats(N);
+    }
+    must((int)cudaStreamCreate(&other));
+    must(sums_open(numbers, (void *const *)streams, 2, N, &s, &why));
+    must((int)cudaSetDevice(1));
+    must(faults_add(how == SUMS_TOO_EARLY ? other : streams[1], y[1], N, true));
+    must(sums_run(s, y, how == SUMS_NOT_ALL ? N / 2 : N));
+    must((int)cudaSetDevice(1));
+    must(faults_add(how == SUMS_NOT_WAITED ? other : streams[1], y[1], N, true));
+    must((int)cudaStreamSynchronize(streams[1]) | (int)cudaStreamSynchronize(other));
+    must((int)cudaMemcpy(host, y[1], sizeof(host), cudaMemcpyDeviceToHost));
+    for (uint32_t i = 0; i < N; i++)
+        must(host[i] != (how == SUMS_NOT_ALL && i >= N / 2 ? (float)i + 2 : 2 * (float)i + 2));
+    sums_close(s);
+}
+
 /* The second kernel of a stream, with and without waiting for the first. */
 static void early(int waits)
 {
@@ -296,6 +325,10 @@ static const struct fault {
     { "a stream of another device", devices, DEVICES_WRONG, { "", "", "" } },
     { "another device's memory", devices, DEVICES_OTHERS, { KILLED, "SEGV", POISON } },
     { "a peer's memory", devices, DEVICES_PEERS, { "", "", "" } },
+    { "a sum over devices", sums, SUMS_RIGHT, { "", "", "" } },
+    { "a sum of some of it", sums, SUMS_NOT_ALL, { "", "", "" } },
+    { "a sum of what is not there yet", sums, SUMS_TOO_EARLY, { "", RACE, "" } },
+    { "a sum that is not waited for", sums, SUMS_NOT_WAITED, { "", RACE, "" } },
     { "kernels that wait", early, 1, { "", "", "" } },
     { "a kernel that is early", early, 0, { "", RACE, "" } },
     { "a count", counts, 1, { "", "", "" } },

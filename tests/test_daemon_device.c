@@ -4,7 +4,7 @@
  * memory of a device's own has (rewind, fork, the store).
  *
  * The device is the shim's (cuda/shim/): CUDA's kernels, on the CPU; or what GISTD_TEST_DEVICE says
- * (scripts/test-cuda).
+ * (scripts/test-cuda); several of them share layers as GISTD_TEST_SPLIT says.
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
@@ -26,8 +26,10 @@
  * tests/test_cuda_step.c asks for more, of models that are more like real ones. */
 #define TOLERANCE 0.15
 
-static const char *shim[] = { "--device",  "cuda-shim", "--threads", "1",      "--kv-bytes", "4M",
-                              "--segment", "64",        "--cpu",     "scalar", NULL };
+static const char *shim[] = { "--device",     "cuda-shim", "--threads", "1",     "--kv-bytes",
+                              "4M",           "--segment", "64",        "--cpu", "scalar",
+                              "--split-mode", "layer",     NULL };
+enum { SHIM_SPLIT = 11 };
 static const char *const cpu[] = { "--device",  "cpu", "--threads", "1",      "--kv-bytes", "4M",
                                    "--segment", "64",  "--cpu",     "scalar", NULL };
 
@@ -111,36 +113,67 @@ static void a_conversation(void **state)
     daemon_fixture_stop(&d);
 }
 
-/* Of several devices together: what one writes, and a restart that finds the text in the store. */
+/* Of several devices together: what one writes, and a restart that finds the text in the store,
+ * also where each has a part of every layer. There sums are in another order, and so may be words.
+ */
 static void on_several(void **state)
 {
-    static const char *const names[] = { "cuda-shim:0", "cuda-shim:1,0", "cuda-shim:1,0" };
+    static const struct {
+        const char *device, *split;
+    } ways[] = { { "cuda-shim:0", "layer" },
+                 { "cuda-shim:1,0", "layer" },
+                 { "cuda-shim:1,0", "tensor" },
+                 { "cuda-shim:1,0", "layer" } };
     char folder[SCRATCH_PATH_MAX];
-    const char *args[] = { "--device",   "",   "--threads", "1",
-                           "--kv-bytes", "4M", "--cpu",     "scalar",
-                           "--segment",  "64", "--store",   scratch_path(folder, "several"),
-                           NULL };
-    struct answered found[3];
+    const char *args[] = { "--device",     "",   "--threads", "1",
+                           "--kv-bytes",   "4M", "--cpu",     "scalar",
+                           "--segment",    "64", "--store",   scratch_path(folder, "several"),
+                           "--split-mode", "",   NULL };
+    struct answered found[4];
 
     (void)state;
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         struct daemon_fixture d;
         struct gist_usage usage;
         gist_session *s;
         gist_conn *c;
 
-        args[1] = names[i];
+        args[1] = ways[i].device;
+        args[13] = ways[i].split;
         daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
         c = daemon_fixture_connect(&d);
         assert_int_equal(gist_open(c, NULL, &s), 0);
         assert_int_equal(gist_append_text(s, text, strlen(text), 0, &usage), 0);
         answer(c, s, &found[i]);
-        assert_memory_equal(found[0].ids, found[i].ids, sizeof(*found[0].ids) * 8);
+        if (strcmp(ways[i].split, "layer") == 0)
+            assert_memory_equal(found[0].ids, found[i].ids, sizeof(*found[0].ids) * 8);
         assert_true(i > 0 ? usage.restored_tokens >= 64 : usage.restored_tokens == 0);
         gist_close(s);
         gist_disconnect(c);
         daemon_fixture_stop(&d);
     }
+}
+
+/* A model of two KV heads, which three devices can't share. */
+static void heads_that_do_not_divide(void **state)
+{
+    char sock[SCRATCH_PATH_MAX];
+    const char *args[] = { "--model",
+                           daemon_fixture_model(DAEMON_FIXTURE_TINY),
+                           "--socket",
+                           scratch_path(sock, "three.sock"),
+                           "--device",
+                           "cuda-shim:0,1,2",
+                           "--split-mode",
+                           "tensor",
+                           NULL };
+    struct daemon_fixture d;
+
+    (void)state;
+    daemon_fixture_spawn(&d, args);
+    assert_int_equal(daemon_fixture_wait(&d), 1);
+    assert_non_null(strstr(daemon_fixture_log(&d), "option split-mode: found 3 devices"));
+    assert_non_null(strstr(daemon_fixture_log(&d), "or --split-mode layer"));
 }
 
 /* Named, and what helps; not another one in its place. */
@@ -164,11 +197,14 @@ int main(void)
 {
     if (getenv("GISTD_TEST_DEVICE"))
         shim[1] = getenv("GISTD_TEST_DEVICE");
+    if (getenv("GISTD_TEST_SPLIT"))
+        shim[SHIM_SPLIT] = getenv("GISTD_TEST_SPLIT");
 
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_the_cpus),
         cmocka_unit_test(a_conversation),
         cmocka_unit_test(on_several),
+        cmocka_unit_test(heads_that_do_not_divide),
         cmocka_unit_test(a_device_that_is_not_there),
     };
 

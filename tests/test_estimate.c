@@ -203,6 +203,45 @@ static void several_devices(void **state)
     assert_non_null(strstr(text, "expected the devices by number"));
 }
 
+/* Each with four of the heads, and as much of the context as the other: half of the layers'
+ * weights, all of the embedding, and one of them the output besides. */
+static void several_devices_by_heads(void **state)
+{
+    char path[SCRATCH_PATH_MAX], flags[1024], text[8192];
+    double n[3], parts[2][3];
+
+    (void)state;
+    write_8b(scratch_path(path, "8b.gguf"));
+    (void)snprintf(flags, sizeof(flags),
+                   "--plan %s --device cuda-shim:2,5 --split-mode tensor --plan-memory 40G", path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
+    assert_int_equal(numbers_of(text, "\nmemory", n), 2);
+    assert_true(n[0] == 80 * 0x1p30 && parts_of(text) == n[0]);
+    assert_non_null(strstr(text, "KV heads"));
+    for (unsigned i = 0; i < 2; i++) {
+        const char *line = strstr(text, i ? "\n        5 " : "\n        2 ");
+        unsigned from, to;
+
+        assert_non_null(line);
+        assert_int_equal(sscanf(line + 10, "%u to %u %lf %lf %lf", &from, &to, &parts[i][0],
+                                &parts[i][1], &parts[i][2]),
+                         5);
+        assert_int_equal(from, i * 4);
+        assert_int_equal(to, i * 4 + 3);
+    }
+    assert_true(parts[0][2] == parts[1][2]);
+    assert_int_equal(numbers_of(text, "\nweights", n), 2);
+    assert_true(parts[0][1] + parts[1][1] == n[0]);
+    assert_about(parts[1][1] - parts[0][1], 4096.0 * 128256 * 210 / 256); /* Q6_K */
+    assert_about(n[0], 4.92e9 + 4096.0 * 128256 * 148 / 256);             /* Q4_K in tiles */
+    (void)snprintf(flags, sizeof(flags),
+                   "--plan %s --device cuda-shim:0,1,2 --split-mode tensor --plan-memory 40G",
+                   path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 1);
+    assert_non_null(strstr(text, "option split-mode: found 3 devices for 8 KV heads of 128"));
+    assert_non_null(strstr(text, "expected 1, 2, 4 or 8"));
+}
+
 /* --- the daemon's own counts ------------------------------------------------------------------ */
 
 static void plan_of(const char *path, const char *device, const char *memory, struct estimate *ret)
@@ -303,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(roofline),
         cmocka_unit_test(several_devices),
+        cmocka_unit_test(several_devices_by_heads),
         cmocka_unit_test(counts_are_the_backends),
         cmocka_unit_test(auto_without_a_library),
         cmocka_unit_test(tokens_and_pages),

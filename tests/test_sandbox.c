@@ -227,7 +227,7 @@ static int at(const char *folder, const char *name, int flags)
 static int stays_in(const struct landlock_place *p, size_t n)
 {
     char socket[2 * SCRATCH_PATH_MAX];
-    int r = landlock_limit(p, n, NULL);
+    int r = landlock_limit(p, n, false, NULL);
 
     if (r == -ENOSYS || r == -EOPNOTSUPP)
         return 77;

@@ -39,6 +39,7 @@ struct model_tensor {
     enum quant type;
     uint32_t n_rows, n_cols;
     size_t tile_len;
+    size_t mem_off; /* of the model's, in the arena (engine/file/packed.h) */
 };
 
 struct model_layer {

@@ -101,6 +101,7 @@ static int plan_matrix(struct weights *w, struct model_tensor *to, const char *n
     item = add_item(w, t, type, &(struct packed_item){ name, type, rows, cols, head_dim },
                     tile_count(rows) * to->tile_len);
     item->matrix = to;
+    to->mem_off = item->mem_off;
     return 0;
 }
 

@@ -30,6 +30,7 @@ int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
 {
     struct backend_options o = { .cpu = strcmp(opts->cpu, "auto") == 0 ? rig_cpu() : opts->cpu,
                                  .devices = opts->devices,
+                                 .split = opts->split,
                                  .threads = opts->threads,
                                  .max_rows = opts->max_batch };
     struct model_options mo = { .images = opts->images,

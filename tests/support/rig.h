@@ -32,6 +32,7 @@ struct rig_opts {
     const struct io_options *io;
     const struct backend_ops *backend; /* NULL: rig_backend() */
     struct backend_devices devices;
+    enum backend_split split;
 };
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
