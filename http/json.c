@@ -15,7 +15,10 @@ static struct json_object *plain(const struct json_object *v)
 /* --- read ------------------------------------------------------------------------------------- */
 
 /* What is seen before it is parsed; NULL: nothing. Texts and names become C strings: one with a NUL
- * would lose its end. And a value of two bytes takes 64 when it was parsed. */
+ * would lose its end. And a value of two bytes takes 64 when it was parsed.
+ *
+ * json-c's strict mode still takes names in apostrophes, whose NULs would not be seen here, and NaN
+ * and Infinity as numbers. Outside of texts the standard has no apostrophe, N or I at all. */
 static const char *trouble(const char *text, size_t len)
 {
     bool inside = false;
@@ -30,6 +33,10 @@ static const char *trouble(const char *text, size_t len)
             i++; /* what is escaped ends nothing */
         } else if (c == '"') {
             inside = !inside;
+        } else if (!inside && c == '\'') {
+            return "names and texts stand in double quotes";
+        } else if (!inside && (c == 'N' || c == 'I')) {
+            return "NaN and Infinity are no numbers in JSON";
         } else if (!inside && (c == ',' || c == '[' || c == '{') && n++ == JSON_VALUES_MAX) {
             return "it has more than a million values";
         }
