@@ -583,9 +583,14 @@ static int make_bed(struct chan *c, int sock, int stop_fd)
 
     if (c->bed < 0) {
         c->bed = epoll_create1(EPOLL_CLOEXEC);
-        r = c->bed < 0 ? -errno : put_in_bed(c, chan_doorbell(c), BED_BELL, EPOLLIN | EPOLLET);
-        if (r < 0)
+        if (c->bed < 0)
+            return -errno;
+        r = put_in_bed(c, chan_doorbell(c), BED_BELL, EPOLLIN | EPOLLET);
+        if (r < 0) {
+            (void)close(c->bed);
+            c->bed = -1; /* one without the doorbell would never wake us */
             return r;
+        }
     }
     for (uint32_t i = 0; i < 2; i++) {
         if (c->beside[i] == fds[i])

@@ -1,11 +1,13 @@
-/* Would catch: a sleep that no ring ends, one that an old ring ends, a doorbell that fills up with
- * rings, and a wait that does not see its time, its peer or its caller end. */
+/* Would catch: a sleep that no ring ends, also behind one that failed, one that an old ring ends, a
+ * doorbell that fills up with rings, and a wait that does not see its time, its peer or its caller
+ * end. */
 #include "ipc/chan.h"
 
 #include "tests/support/chan_ends.h"
 #include "tests/support/hostile.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -156,6 +158,7 @@ static void test_wait_ends(void **state)
 
 struct waker {
     struct chan *server;
+    int n;                       /* sleeps */
     volatile uint32_t *sleeping; /* the client's flag */
 };
 
@@ -164,7 +167,7 @@ static void *wake_each_sleep(void *arg)
 {
     struct waker *w = arg;
 
-    for (int i = 0; i < N_SLEEPS; i++) {
+    for (int i = 0; i < w->n; i++) {
         while (*w->sleeping == 0)
             (void)sched_yield();
         if (ends_send(w->server, "m", "") != 0)
@@ -180,7 +183,7 @@ static void test_rings_that_lie_there(void **state)
     struct ends e = ends_open(&geometry);
     struct pollfd p = { chan_doorbell(e.client), POLLIN, 0 };
     int sock[2], n = 0, most = 0;
-    struct waker w = { .server = e.server };
+    struct waker w = { .server = e.server, .n = N_SLEEPS };
     struct hostile h;
     pthread_t thread;
 
@@ -207,6 +210,31 @@ static void test_rings_that_lie_there(void **state)
     ends_close(&e);
 }
 
+/* A wait that failed before it had the doorbell does not leave the next one deaf. */
+static void test_wait_again(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    int bell = chan_doorbell(e.client), other = fcntl(bell, F_DUPFD_CLOEXEC, 3);
+    struct waker w = { .server = e.server, .n = 1 };
+    struct hostile h;
+    pthread_t thread;
+
+    (void)state;
+    assert_true(other >= 0);
+    assert_int_equal(dup3(chan_fds(e.client).memfd, bell, O_CLOEXEC), bell); /* epoll takes none */
+    assert_int_equal(chan_wait(e.client, false, -1, -1, 0, 0), -EPERM);
+    assert_int_equal(dup3(other, bell, O_CLOEXEC), bell);
+    assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
+    w.sleeping = hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING);
+    assert_int_equal(pthread_create(&thread, NULL, wake_each_sleep, &w), 0);
+    assert_int_equal(chan_wait(e.client, false, -1, -1, 0, -1), 0);
+    ends_expect(e.client, "m", "");
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    hostile_close(&h);
+    close(other);
+    ends_close(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_sleep_for_room),
         cmocka_unit_test(test_wait_ends),
         cmocka_unit_test(test_rings_that_lie_there),
+        cmocka_unit_test(test_wait_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
