@@ -1,3 +1,6 @@
+/* train/ranks.c - collective calls of MPI in the order of the program: a process that fails leaves
+ * without MPI_Finalize, and mpirun ends the others, who wait in the next call.
+ */
 #include "train/ranks.h"
 
 #include <errno.h>
@@ -7,6 +10,8 @@
 #include <limits.h>
 #include <mpi.h>
 
+/* Processes that can share memory are those of one machine: they are counted among themselves, as
+ * each gets one of its devices. */
 int ranks_open(struct ranks *r)
 {
     MPI_Comm machine;
@@ -35,6 +40,7 @@ void ranks_close(struct ranks *r)
 
 void ranks_sum(const struct ranks *r, float *x, size_t n)
 {
+    /* MPI counts in int: an 8B's gradients are more values than that. */
     for (size_t at = 0; r->n > 1 && at < n; at += INT_MAX / 2) {
         size_t m = n - at < INT_MAX / 2 ? n - at : INT_MAX / 2;
 

@@ -1,3 +1,11 @@
+/* train/run.c - a run, from its recipe to its files: all is opened in the order in which one thing
+ * needs another, then steps follow until the recipe, the clock or a signal ends them.
+ *
+ * Functions of train/ranks.h are calls that all processes make, in the same order. Whoever leaves
+ * that order does so with an error and exits, and MPI ends the others: so an error of one process
+ * never needs to be told to the rest. What a run writes is written by process 0, which alone
+ * evaluates; only the teacher's cache is everybody's.
+ */
 #include "train/run.h"
 
 #include "base/draw.h"
@@ -57,6 +65,7 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* By the sequence's number alone: a run that goes on, and one of more processes, draw the same. */
 static uint32_t ratio_of(const struct recipe *c, uint64_t index)
 {
     return c->ratios.v[draw_at(c->seed, index) % c->ratios.n];
@@ -112,6 +121,7 @@ static int open_corpus(struct run *r, const char *path, struct corpus **ret, str
     return err < 0 ? err : corpus_open(path, digest, ret, why);
 }
 
+/* The held-out text is process 0's, as evaluations are. */
 static int open_data(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -173,7 +183,8 @@ static int open_device(struct run *r, struct why *why)
     return err == 0 && r->on ? run_room_check(&room, r->recipe->device, why) : err;
 }
 
-/* It does nothing any more. */
+/* It does nothing any more. Operations behind the first that failed are none (engine/tensors.h): so
+ * it is enough to ask when a step has been queued. */
 static bool is_lost(const struct run *r)
 {
     return r->on && r->on->ops->error(r->on) < 0;
@@ -198,6 +209,8 @@ static int say_lost(const struct run *r, struct why *why)
                    (unsigned long long)r->at.step, r->recipe->device);
 }
 
+/* In this order parameters have their numbers, by which checkpoints hold them: gists', the base's,
+ * the decoder's. */
 static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -209,6 +222,7 @@ static int open_net(struct run *r, struct why *why)
     if (err < 0)
         return err;
     rule.teacher = r->teacher;
+    /* Positions are of tokens and gists, and there are never more gists than tokens. */
     err = base_open(&r->base, r->on, r->model, type, 2 * c->sequence + 1);
     if (err == 0 && c->train_base && (c->loss_tie || c->loss_distill > 0)) {
         err = base_open(&r->original, r->on, r->model, type, 2 * c->sequence + 1);
@@ -220,8 +234,10 @@ static int open_net(struct run *r, struct why *why)
         err = base_train(&r->base, &r->gist.params);
     if (err == 0)
         err = step_open(&r->gist, c->sequence, c->checkpointing, &rule, &r->step);
+    /* A probe measures what gists hold already: it trains the decoder and nothing else. */
     for (uint32_t i = 0; err == 0 && c->probe && i < r->gist.params.n; i++)
         r->gist.params.t[i].fixed = strncmp(r->gist.params.t[i].name, "ae.", 3) != 0;
+    /* Before the code itself is looked at: NULL from a device that failed looks like no memory. */
     if (err < 0 && is_lost(r))
         return say_lost(r, why);
     if (err == -ENOMEM && r->on)
@@ -298,14 +314,16 @@ static int open_eval(struct run *r, struct why *why)
     return err < 0 ? why_set(why, err, "%s", failed.text) : 0;
 }
 
-/* After parameters changed. */
+/* After parameters changed. Products are made with copies in another type, or with B A added up:
+ * they follow what was trained. */
 static void refresh(struct run *r)
 {
     base_refresh(&r->base);
     step_refresh(r->step);
 }
 
-/* The first process has read it. */
+/* The first process has read it. What it read went to the host's copies, and optim_load put it on
+ * its own device alone. */
 static void share_state(struct run *r)
 {
     struct optim *o = &r->gist.params;
@@ -316,6 +334,7 @@ static void share_state(struct run *r)
         ranks_share(&r->ranks, o->t[i].m, o->t[i].n * sizeof(float));
         ranks_share(&r->ranks, o->t[i].v, o->t[i].n * sizeof(float));
     }
+    /* The others' devices still have what each of them drew. */
     if (r->ranks.n > 1)
         optim_put(o, 0);
 }
@@ -346,6 +365,7 @@ static int open_start(struct run *r, struct why *why)
     r->carries = malloc(c->sequence);
     if (!r->ids || !r->carries)
         return why_set(why, -ENOMEM, "no memory");
+    /* The log is not opened yet: opening it cuts what lies behind the checkpoint. */
     if (*r->stop)
         return why_set(why, -ECANCELED, "interrupted before the first step");
     if (c->log[0] && r->ranks.rank == 0)
@@ -374,6 +394,7 @@ static int agree(struct run *r, struct why *why)
     r->text = text_of(r);
     if (!r->text)
         return why_set(why, -ENOMEM, "no memory");
+    /* Errors here are seen by the process that differs, which ends the run for all. */
     first = key = XXH3_64bits(r->text, strlen(r->text));
     ranks_share(&r->ranks, &first, sizeof(first));
     if (key != first)
@@ -399,6 +420,8 @@ static int run_open(struct run *r, struct why *why)
     if (c->threads)
         omp_set_num_threads((int)c->threads);
     progress_start(&r->progress, stderr, 0, c->steps, 0, now());
+    /* What costs little comes first: a wrong recipe, or a device that is too small, is said before
+     * gigabytes are read. */
     err = run_check(c, &r->ranks, why);
     if (err == 0)
         err = open_device(r, why);
@@ -415,6 +438,8 @@ static int run_open(struct run *r, struct why *why)
     return err < 0 ? err : open_start(r, why);
 }
 
+/* What borrows goes before what it borrows from; the device last of all that has memory on it.
+ * Gists hold the parameters, the base's among them. */
 static void run_close(struct run *r)
 {
     run_log_close(r->log);
@@ -439,7 +464,8 @@ static void run_close(struct run *r)
 /* --- steps ------------------------------------------------------------------------------------ */
 
 /* This process' sequences of the step. Sums over them: losses, how many had one, the ratio if all
- * had the same. */
+ * had the same. Sequence i of a step is process i % n's, so the batch is the same text however many
+ * there are. */
 static int learn(struct run *r, double sums[5], struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -449,6 +475,7 @@ static int learn(struct run *r, double sums[5], struct why *why)
         struct step_loss l;
         int err;
 
+        /* The gradient is that of the mean over the batch: processes add theirs up as they are. */
         corpus_sample(r->corpus, c->seed, index, c->sequence, r->ids, r->carries);
         err = step_learn(r->step, r->ids, r->carries, ratio_of(c, index), index,
                          1.0f / (float)c->batch, &l);
@@ -457,6 +484,7 @@ static int learn(struct run *r, double sums[5], struct why *why)
         if (err < 0)
             return why_set(why, err, "step %llu: %s", (unsigned long long)r->at.step,
                            strerror(-err));
+        /* Of the sum over all sequences nobody could say any more which one it was. */
         if (!isfinite(l.all))
             return why_set(
                 why, -EDOM,
@@ -494,6 +522,8 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     err = learn(r, sums, why);
     if (err < 0)
         return err;
+    /* Before the sum over processes: the gradients of A and B are far smaller than that of the
+     * matrix they make. */
     gists_collect(&r->gist);
     err = run_device_sum(r->on, &r->ranks, &r->gist.params);
     if (err < 0 && is_lost(r))
@@ -505,16 +535,20 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     ret->ratio = common_ratio(r);
     ret->lr = optim_lr(c->lr, c->lr_floor, c->warmup, c->steps, r->at.step);
     ret->norm = optim_step(&r->gist.params, &rule, ret->lr, r->at.step + 1);
+    /* The norm of a lost device is NaN, too, and the gradient is not to blame. */
     if (is_lost(r))
         return say_lost(r, why);
+    /* optim_step has changed nothing then. */
     if (!isfinite(ret->norm))
         return why_set(why, -EDOM, "step %llu: the gradient is not finite",
                        (unsigned long long)r->at.step);
     refresh(r);
+    /* From here on the step counts: it is what a checkpoint would say. */
     r->at.step++;
     r->at.tokens += (uint64_t)c->batch * c->sequence;
     ret->step = r->at.step;
     ret->tokens = r->at.tokens;
+    /* Sequences without a token that carries loss are no part of the mean. */
     ret->loss = sums[4] > 0 ? sums[0] / sums[4] : NAN;
     ret->lm = sums[4] > 0 ? sums[1] / sums[4] : NAN;
     ret->ae = c->loss_ae > 0 && sums[4] > 0 ? sums[2] / sums[4] : NAN;
@@ -535,6 +569,7 @@ static int report(struct run *r, const struct run_log_step *s, struct why *why)
     return 0;
 }
 
+/* Of process 0; the others go on, and wait for it in the next step's sum. */
 static int evaluate(struct run *r, bool thorough, struct why *why)
 {
     double before = now();
@@ -561,7 +596,8 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
     return err < 0 ? why_set(why, err, "%s: %s", r->recipe->log, strerror(-err)) : 0;
 }
 
-/* All that can be written is, whatever else can't. */
+/* All that can be written is, whatever else can't. Nothing is written twice, nor before the first
+ * step: a checkpoint of step 0 would be the recipe alone. */
 static int save(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -575,6 +611,8 @@ static int save(struct run *r, struct why *why)
              (unsigned long long)r->at.tokens, (unsigned long long)c->seed);
     if (c->checkpoint[0])
         err = optim_save(&r->gist.params, c->checkpoint, &r->at, r->text, why);
+    /* An adapter names the model that it belongs to. With train-base that is the file which was
+     * just written: where that failed there is none to name. */
     snprintf(digest, sizeof(digest), "%s", r->model->digest);
     if (c->model_out[0])
         err_out = model_write(c->model_out, &r->base, digest, why);
@@ -596,12 +634,14 @@ static bool due(uint32_t every, uint64_t step)
 static bool ends(const struct run *r)
 {
     const struct recipe *c = r->recipe;
+    /* One process has heard the signal, or has a clock that is ahead: all stop in the same step. */
     double stop = *r->stop || (c->minutes > 0 && now() - r->started >= 60 * c->minutes);
 
     ranks_sum_double(&r->ranks, &stop, 1);
     return stop > 0 || r->at.step >= c->steps;
 }
 
+/* The error that ended the steps is said before one of the save behind them. */
 static int go(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -620,14 +660,18 @@ static int go(struct run *r, struct why *why)
         if (err == 0 && due(c->save_every, r->at.step))
             err = save(r, why);
     }
+    /* Steps were good even where a report or an evaluation failed. */
     saved = save(r, why);
     if (err == 0)
         err = saved;
+    /* A run that came to its end is measured thoroughly; one that ran out of minutes as usual; one
+     * that somebody interrupted not at all, as they are waiting. */
     if (err == 0 && !*r->stop && (r->at.step >= c->steps || r->evaluated != r->at.step))
         err = evaluate(r, r->at.step >= c->steps, why);
     return err;
 }
 
+/* One process alone, which is why MPI is not started. */
 int run_plan(const struct recipe *recipe, FILE *f, struct why *why)
 {
     const struct ranks alone = { 0, 1, 0, 1 };

@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Of a run that trains the model, or says so. */
+/* Of a run that trains the model, or says so. Returns the sentence of the first thing that does not
+ * go together. */
 static int check_base(const struct recipe *c, struct why *why)
 {
     if (c->probe)
@@ -51,6 +52,7 @@ static bool same_inode(const struct stat *a, const struct stat *b)
     return a->st_ino && a->st_ino == b->st_ino && a->st_dev == b->st_dev;
 }
 
+/* Also by two names that lead to one file, and by one name that nothing has yet. */
 static bool same_file(const char *a, const char *b)
 {
     struct place one, other;
@@ -96,6 +98,7 @@ static int check_files(const struct recipe *c, struct why *why)
                   { "model", c->model },
                   { "corpus", c->corpus },
                   { "heldout", c->heldout } };
+    /* The first n_written are written, of which the first n_renamed replace a file as a whole. */
     const size_t n = sizeof(files) / sizeof(*files), n_written = 5, n_renamed = 3;
     int r = 0;
 
@@ -121,9 +124,12 @@ int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why
     if (c->probe && c->loss_ae <= 0)
         return why_set(why, -EINVAL,
                        "probe trains the decoder of loss-ae, but loss-ae is 0; set it above 0");
+    /* Checkpointing keeps a layer's input alone and computes its keys again on the way back: the
+     * decoder, and the stages behind soft tokens, read them earlier. */
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL, "checkpointing cannot be combined with loss-ae or coarse-rec");
     if ((c->train_base || c->model_out[0]) && check_base(c, why) < 0)
         return -EINVAL;
+    /* Files are process 0's to write; others may be on machines where their folders are not. */
     return ranks->rank == 0 ? check_files(c, why) : 0;
 }

@@ -1,3 +1,6 @@
+/* train/run_device.c - which device a process computes on, and the sum of gradients over processes
+ * that have one each.
+ */
 #include "train/run_device.h"
 
 #include <errno.h>
@@ -13,6 +16,8 @@ static void give_up(struct tensors **on)
     *on = NULL;
 }
 
+/* All on devices or none: values of both are not the same to the bit, and each process must make
+ * the same step. With "auto" those that have a device give it back when another has none. */
 static int agree(const struct ranks *ranks, bool is_auto, struct tensors **on, struct why *missing,
                  struct why *why)
 {
@@ -44,6 +49,8 @@ int run_device_open(const struct recipe *c, const struct ranks *ranks, struct te
 
     if (r == 0 && ops)
         r = ops->open(n, &on, is_auto ? &missing : why);
+    /* Called by all, also by those that found nothing: it is a collective call. Who asked for a
+     * device by name and has none leaves here, and ends the others. */
     if (r == 0 || is_auto)
         r = agree(ranks, is_auto, &on, &missing, why);
     if (r < 0) {
@@ -62,6 +69,7 @@ static int sum_through(struct tensors *on, const struct ranks *ranks, const stru
     size_t len = t->n * sizeof(*between);
     int r;
 
+    /* Waits for all that was queued; MPI gets memory of the process, whatever it was built with. */
     on->ops->get(on, between, t->g, len);
     r = on->ops->error(on);
     if (r < 0) /* nobody steps with what did not arrive: the others wait, until MPI ends them */
@@ -71,6 +79,7 @@ static int sum_through(struct tensors *on, const struct ranks *ranks, const stru
     return 0;
 }
 
+/* One tensor after the other: the host needs room for the largest alone. */
 int run_device_sum(struct tensors *on, const struct ranks *ranks, const struct optim *o)
 {
     bool through = on && ranks->n > 1;

@@ -1,3 +1,6 @@
+/* train/run_room.c - what a run would take, counted from the model's header: shapes stand in for
+ * the base, the gists and the step, and each module counts what its open would allocate.
+ */
 #include "train/run_room.h"
 
 #include "engine/file/gguf.h"
@@ -45,12 +48,14 @@ struct step_rule run_room_rule(const struct recipe *c)
 
 enum tensors_type run_room_type(const struct recipe *c, bool on_device)
 {
+    /* Without instructions for bf16 a CPU widens each value first, and is faster in f32. */
     bool fast = on_device || gemm_has_bf16();
 
     return c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && fast) ? TENSORS_BF16
                                                                                 : TENSORS_F32;
 }
 
+/* Nothing of the model is read but its shape: data pointers are NULL. */
 static int count(const struct recipe *c, const struct model *m, struct tensors *on,
                  struct run_room *ret)
 {
@@ -71,9 +76,11 @@ static int count(const struct recipe *c, const struct model *m, struct tensors *
                               .logits = step.head,
                               .decoder = step.decoder,
                               .left = on ? on->ops->left(on) : 0 };
+    /* The losses that ask the base ask it as it was, so it is there twice. */
     if (c->train_base && (c->loss_tie || c->loss_distill > 0))
         ret->base += base_room(&b, false);
     ret->n_values = n_gists + step.n_values + (c->train_base ? base_n_values(&b) : 0);
+    /* p, g, m and v of struct optim_tensor. */
     ret->trained = 4 * sizeof(float) * ret->n_values;
     ret->all = ret->base + ret->trained + ret->gists + ret->rows + ret->attention + ret->logits +
                ret->decoder;
@@ -111,6 +118,7 @@ static const char *text(char ret[TEXT_MAX], uint64_t bytes)
     return ret;
 }
 
+/* left is 0 where nobody knows: then the first step finds out. */
 int run_room_check(const struct run_room *r, const char *device, struct why *why)
 {
     char all[TEXT_MAX], left[TEXT_MAX];

@@ -1,3 +1,9 @@
+/* train/step.c - for one sequence: which rows carry loss, what the base and the teacher say about
+ * them, and the way forward and back.
+ *
+ * One net does it all, and holds the rows of its last forward pass alone. So the base is asked
+ * first, and gists' rows come last: the way back needs them.
+ */
 #include "train/step.h"
 
 #include "base/draw.h"
@@ -42,6 +48,8 @@ static struct layout_shape shape_of(const struct step *s, enum layout_kind kind,
                                   .base_trains = s->base_trains };
 }
 
+/* They depend on shapes and not on text, so each is made once. The one with most rows says how
+ * large the net is. */
 static int make_layouts(struct step *s)
 {
     const struct gists_shape *g = &s->gist->shape;
@@ -49,6 +57,8 @@ static int make_layouts(struct step *s)
                         alone = none;
     int r = layout_make(&s->none, &none);
 
+    /* For loss-tie a segment sees nothing before itself, not even the sinks that evaluations leave
+     * it. */
     alone.sinks = 0;
     if (r == 0)
         r = layout_make(&s->alone, &alone);
@@ -65,6 +75,7 @@ static int make_layouts(struct step *s)
     return r;
 }
 
+/* Lists are the host's; dx is where it is computed. */
 static int take_buffers(struct step *s)
 {
     struct tensors *on = s->gist->b->on;
@@ -95,6 +106,7 @@ static struct ae_shape shape_of_ae(const struct step *s)
 static int open_ae(struct step *s)
 {
     struct ae_shape shape = shape_of_ae(s);
+    /* Of the ratio with most of them; with soft tokens more than it needs. */
     uint32_t n_gists = s->max_rows - s->n_tokens;
 
     s->gists = malloc(n_gists * sizeof(*s->gists));
@@ -141,6 +153,8 @@ static size_t attention_room(const struct step *s, const struct tensors_ops *ops
     return ops->attn_room(&heads, &most);
 }
 
+/* Each gist has a slot beside its tokens, and a token at least: rows are no more than twice the
+ * tokens. */
 static size_t decoder_room(const struct step *s, const struct tensors_ops *ops, size_t *ret_values)
 {
     struct ae_shape shape = shape_of_ae(s);
@@ -153,6 +167,7 @@ static size_t decoder_room(const struct step *s, const struct tensors_ops *ops, 
 int step_room(struct gists *g, bool base_trains, uint32_t n_tokens, bool checkpointing,
               const struct step_rule *rule, const struct tensors_ops *ops, struct step_room *ret)
 {
+    /* Layouts are made to be counted. Nothing is allocated where it would be computed. */
     struct step s = { .gist = g, .n_tokens = n_tokens, .rule = *rule, .base_trains = base_trains };
     int r = make_layouts(&s);
 
@@ -180,6 +195,7 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
     s->gist = g;
     s->n_tokens = n_tokens;
     s->rule = *rule;
+    /* base_train gives gradients to all of the base or to nothing. */
     s->base_trains = g->b->d_embd != NULL;
     r = make_layouts(s);
     if (r == 0)
@@ -222,6 +238,7 @@ size_t step_bytes(const struct step *s)
     return net_bytes(s->net);
 }
 
+/* NULL: the recipe does not train this ratio. */
 static const struct layout *layout_of(const struct step *s, enum layout_kind kind, uint32_t ratio)
 {
     if (kind != LAYOUT_GISTS)
@@ -239,13 +256,14 @@ static uint32_t list_rows(struct step *s, const struct layout *l, uint32_t first
     uint32_t n = 0;
 
     for (uint32_t i = first; i + 1 < s->n_tokens; i++)
+        /* The row of token i is what predicts token i + 1. */
         if (carries[i + 1])
             s->rows[n++] = (struct head_row){ .row = l->tokens[i], .target = ids[i + 1] };
     return n;
 }
 
 /* The teacher's words, kept or from x: the base's last hidden states under full attention. A cache
- * that can't be written to is as none: the words are there. */
+ * that can't be written to is as none: the words are there. n rows, (n, distill_top) words. */
 static int ask_teacher(struct step *s, const float *x, uint32_t n, uint64_t index)
 {
     int r = head_top(s->head, x, s->rows, n, s->rule.distill_top, s->teacher_ids, s->teacher_p);
@@ -265,6 +283,7 @@ static int ask_base(struct step *s, const uint32_t *ids, uint32_t n, uint64_t in
     double sum = 0;
     int r;
 
+    /* A pass over the whole text is saved: that is what the cache is for. */
     if (known && !s->rule.tie)
         return 0;
     r = net_forward(s->net, NULL, &s->full, ids, &x);
@@ -290,7 +309,9 @@ static int ask_base(struct step *s, const uint32_t *ids, uint32_t n, uint64_t in
     return 0;
 }
 
-/* Likewise, of the base as it was. */
+/* Likewise, of the base as it was. With train-base the base changes while it is trained: what gists
+ * are held to is the model of the file. Shapes are the same, so net and head take it for this call.
+ */
 static int ask_original(struct step *s, const uint32_t *ids, uint32_t n, uint64_t index)
 {
     int r;
@@ -305,11 +326,12 @@ static int ask_original(struct step *s, const uint32_t *ids, uint32_t n, uint64_
     return r;
 }
 
-/* The rows' weights by the rule; asked: ask_base has. */
+/* The rows' weights by the rule; asked: ask_base has. n: the loss is a mean over the sequence. */
 static void weigh_rows(struct step *s, uint32_t n, float scale)
 {
     uint32_t top = s->rule.distill_top;
 
+    /* Their mean is 1, so that the loss stays on its scale. */
     for (uint32_t i = 0; i < n; i++) {
         struct head_row *row = &s->rows[i];
 
@@ -322,7 +344,8 @@ static void weigh_rows(struct step *s, uint32_t n, float scale)
     }
 }
 
-/* Gists that become memory, each with probability share (at least one). */
+/* Gists that become memory, each with probability share (at least one). By the sequence's number,
+ * so that a run that goes on draws the same ones. */
 static uint32_t draw_gists(struct step *s, const struct layout *l, double share, uint64_t index)
 {
     uint32_t n = 0, end = l->n_kept;
@@ -336,6 +359,7 @@ static uint32_t draw_gists(struct step *s, const struct layout *l, double share,
     return n;
 }
 
+/* ret_more: derivatives by those gists' keys and values, for the way back. */
 static int learn_to_rebuild(struct step *s, const struct layout *l, const uint32_t *ids,
                             uint64_t index, float scale, struct net_more *ret_more, double *ret)
 {
@@ -345,6 +369,7 @@ static int learn_to_rebuild(struct step *s, const struct layout *l, const uint32
     return ae_run(s->ae, s->head, &job, ret_more, ret, NULL);
 }
 
+/* Without a token that carries loss and that gists could have helped with: 0, and no loss. */
 int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio,
                uint64_t index, float scale, struct step_loss *ret)
 {
@@ -361,6 +386,8 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
         n = list_rows(s, &s->full, l->n_frozen, ids, carries); /* as alone has them */
         r = n ? ask_original(s, ids, n, index) : 0;
     }
+    /* The same tokens as before, in rows of another layout: weights and words of the teacher stay
+     * in their order. */
     n = list_rows(s, l, l->n_frozen, ids, carries);
     *ret = (struct step_loss){ .n_tokens = n };
     if (n == 0)
@@ -370,6 +397,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     if (r < 0)
         return r;
     weigh_rows(s, n, scale);
+    /* The head adds to the rows that carry loss; all others have no derivative. */
     s->gist->b->on->ops->clear(s->gist->b->on, s->dx,
                                (size_t)l->n_rows * s->gist->b->m->n_embd * sizeof(float));
     r = head_run(s->head, x, s->rows, n, s->rule.distill_top, NULL, s->dx, &loss);
@@ -377,12 +405,14 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
         r = learn_to_rebuild(s, l, ids, index, scale, &more, &ret->ae);
     if (r < 0)
         return r;
+    /* The head's sums have scale and weights in them. */
     ret->lm = s->rule.lm > 0 ? loss.targets / scale / s->rule.lm : 0;
     ret->distill = s->rule.distill > 0 ? loss.teacher / scale / s->rule.distill : 0;
     ret->all = (loss.targets + loss.teacher) / scale + s->rule.ae * ret->ae;
     return net_back(s->net, &s->gist->net, l, ids, s->dx, s->ae ? &more : NULL);
 }
 
+/* Frozen rows too: an answer counts wherever it stands. */
 int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,
                 const uint8_t *carries, struct step_recalled *ret)
 {
@@ -417,6 +447,7 @@ int step_rebuild(struct step *s, uint32_t ratio, const uint32_t *ids, double *re
     if (!l)
         return -EINVAL;
     r = net_forward(s->net, &s->gist->net, l, ids, &x);
+    /* With a share of 1 all are drawn, whatever the seed. */
     job.n = draw_gists(s, l, 1.0, 0);
     if (r == 0)
         r = ae_run(s->ae, s->head, &job, NULL, &loss, &right);
@@ -446,6 +477,7 @@ int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint
     if (r < 0)
         return r;
     for (uint32_t i = first; i < s->n_tokens; i++)
+        /* As in list_rows, seen from the token that is predicted. */
         s->rows[n++] = (struct head_row){ .row = l->tokens[i - 1], .target = ids[i] };
     return head_run(s->head, x, s->rows, n, 0, ret_logp + first, NULL, NULL);
 }

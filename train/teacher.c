@@ -31,6 +31,8 @@ struct teacher {
     uint8_t *record;
 };
 
+/* A file without a byte is new, and gets this header. Processes that open it at the same time write
+ * the same one. */
 static int read_head(const struct teacher *t, const struct file_head *want, const char *path,
                      struct why *why)
 {
@@ -64,6 +66,8 @@ int teacher_open(const char *path, uint64_t key, uint32_t n_rows, uint32_t top,
         return why_set(why, -ENOMEM, "%s: no memory", path);
     t->n_rows = n_rows;
     t->top = top;
+    /* Records have room for every row of a sequence, so that each has a place of its own, found by
+     * its number. Where nothing was written the file is a hole. */
     t->len = sizeof(struct record_head) + (size_t)n_rows * top * (sizeof(uint32_t) + sizeof(float));
     t->record = malloc(t->len);
     t->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -96,6 +100,7 @@ static off_t place(const struct teacher *t, uint64_t index)
     return (off_t)(sizeof(struct file_head) + index * t->len);
 }
 
+/* Never 0, which is what a hole reads as. */
 static uint64_t sum_of(const struct teacher *t)
 {
     uint64_t sum = XXH3_64bits(t->record + sizeof(uint64_t), t->len - sizeof(uint64_t));
@@ -109,6 +114,8 @@ bool teacher_get(struct teacher *t, uint64_t index, uint32_t n, uint32_t *ret_id
     size_t half = (size_t)t->n_rows * t->top * sizeof(uint32_t);
     struct record_head head;
 
+    /* Behind the end of the file, in a hole, cut by a full disk, or half written by another
+     * process: all of it is as if it were not there, and the teacher is asked. */
     if (pread(t->fd, t->record, t->len, place(t, index)) != (ssize_t)t->len)
         return false;
     memcpy(&head, t->record, sizeof(head));
@@ -119,6 +126,7 @@ bool teacher_get(struct teacher *t, uint64_t index, uint32_t n, uint32_t *ret_id
     return true;
 }
 
+/* One write of the whole record. What is not used of it is zero: the sum is over all of it. */
 int teacher_put(struct teacher *t, uint64_t index, uint32_t n, const uint32_t *ids, const float *p)
 {
     uint8_t *to = t->record + sizeof(struct record_head);
