@@ -1,3 +1,7 @@
+/* train/eval.c - what gists keep, in the words of held-out text: each measure with full attention,
+ * with no more than a segment and the sinks before it, and with gists at each ratio, which lie
+ * between the two.
+ */
 #include "train/eval.h"
 
 #include <errno.h>
@@ -11,7 +15,8 @@ static const uint32_t *document(const struct eval *e, uint32_t d)
     return e->ids + (size_t)d * e->n_tokens;
 }
 
-/* Before each sequence. */
+/* Before each sequence. -ECANCELED: somebody interrupts. A sequence is the longest that they wait.
+ */
 static int next(struct eval *e)
 {
     if (e->tell)
@@ -22,6 +27,7 @@ static int next(struct eval *e)
 
 /* --- plain documents -------------------------------------------------------------------------- */
 
+/* From the second segment on: the first has nothing before it, so all kinds say the same of it. */
 static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret)
 {
     double sum = 0;
@@ -41,7 +47,8 @@ static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     return 0;
 }
 
-/* Each segment behind the first of each document, behind the beginning of the next document. */
+/* Each segment behind the first of each document, behind the beginning of the next document. A gist
+ * that only said what kind of text it stands for would do as well behind another document. */
 static int other_nll(struct eval *e, uint32_t ratio, double *ret)
 {
     double sum = 0;
@@ -66,7 +73,8 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
 
 /* --- recall ----------------------------------------------------------------------------------- */
 
-/* Shares of tasks and of answers' tokens. */
+/* Shares of tasks and of answers' tokens. A task counts when all of its answer is right. NaN: the
+ * corpus has none. */
 static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret_tasks,
                     double *ret_tokens)
 {
@@ -119,11 +127,14 @@ static uint32_t room(const struct eval *e, const struct corpus_info *info)
     return e->n_tokens - (info->bos != CORPUS_NONE);
 }
 
+/* n: room in a sequence. Text all of which carries loss, and enough of it. */
 static bool is_plain(const struct corpus_document *doc, uint32_t n)
 {
     return doc->n_loss == doc->n_tokens && doc->n_tokens >= n;
 }
 
+/* A prompt and its answer, whole, with more than two segments in all: else nothing of it is behind
+ * gists. */
 static bool is_recall(const struct eval *e, const struct corpus_document *doc, uint32_t n)
 {
     return doc->n_loss < doc->n_tokens && doc->n_loss > 0 && doc->n_tokens <= n &&
@@ -162,6 +173,7 @@ static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
     uint32_t taken = 0;
 
     corpus_info(e->corpus, &info);
+    /* Counts those that fit, then takes them at even distances. */
     for (int pass = 0; pass < 2; pass++)
         for (uint64_t d = 0; d < info.n_documents; d++) {
             size_t off = (size_t)taken * e->n_tokens;
@@ -181,6 +193,8 @@ static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
     return taken;
 }
 
+/* What training does not change, and gists as they begin: once for a run, and not again when it
+ * goes on. */
 static int baselines(struct eval *e)
 {
     struct run_log_eval *v = &e->last;
@@ -200,6 +214,7 @@ static int baselines(struct eval *e)
     return r;
 }
 
+/* Of the log of the run that this one goes on from. */
 static void copy_baselines(struct run_log_eval *v, const struct run_log_eval *known)
 {
     v->full = known->full;
@@ -219,12 +234,14 @@ int eval_open(struct eval *e, const struct run_log_eval *known, struct why *why)
     e->last.n_ratios = e->n_ratios;
     memcpy(e->last.ratios, e->ratios, e->n_ratios * sizeof(*e->ratios));
     e->ids = malloc((size_t)e->n_docs * e->n_tokens * sizeof(*e->ids));
+    /* One more than there may be, so that none asked for is no NULL. */
     e->recall_ids = malloc(((size_t)e->n_recall + 1) * e->n_tokens * sizeof(*e->recall_ids));
     e->recall_carries = malloc(((size_t)e->n_recall + 1) * e->n_tokens);
     e->mixed = malloc(e->n_tokens * sizeof(*e->mixed));
     e->logp = malloc(e->n_tokens * sizeof(*e->logp));
     if (!e->ids || !e->recall_ids || !e->recall_carries || !e->mixed || !e->logp)
         return why_set(why, -ENOMEM, "no memory");
+    /* The corpus may have fewer than are asked for. */
     e->n_docs = take_documents(e, false, e->n_docs);
     e->n_recall = take_documents(e, true, e->n_recall);
     if (e->n_docs == 0)
@@ -257,6 +274,7 @@ int eval_run(struct eval *e, bool thorough)
     uint32_t n_each = e->n_docs * (1 + e->rebuilds) + e->n_recall;
     int r = 0;
 
+    /* A document alone has no other one. */
     thorough = thorough && e->n_docs > 1;
     if (thorough)
         n_each += e->n_docs * (e->n_tokens / e->seg_len - 1);
@@ -275,6 +293,7 @@ int eval_run(struct eval *e, bool thorough)
     return r;
 }
 
+/* Per cent of the way from nothing but the segment to full attention. */
 static double closed(const struct run_log_eval *v, double nll)
 {
     return v->none > v->full ? 100 * (v->none - nll) / (v->none - v->full) : 0;

@@ -43,7 +43,7 @@ static const char help[] =
     "  -V, --version              the version\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n";
 
-/* What the command line says; NULL where it says nothing. */
+/* What the command line says; NULL where it says nothing. Strings are argv's. */
 struct wish {
     const char *model, *segment, *ratios, *sinks, *better;
     bool force;
@@ -74,6 +74,8 @@ static int check(void *arg, const char *path, struct why *why)
 
 /* --- init, import ----------------------------------------------------------------------------- */
 
+/* No tensors: where an adapter has none the base model's matrices are meant, and the embedding is
+ * that of the snippet's last token. */
 static int init(const struct wish *w, struct model *m, const char *out)
 {
     const struct adapter_write_pair pairs[] = {
@@ -102,6 +104,7 @@ static int init(const struct wish *w, struct model *m, const char *out)
     return OK;
 }
 
+/* What the command line does not say, the checkpoint's own configuration does. */
 static int import(const struct wish *w, struct model *m, const char *from, const char *out)
 {
     struct import in = { .from = from,
@@ -122,6 +125,7 @@ static int import(const struct wish *w, struct model *m, const char *from, const
     return OK;
 }
 
+/* An empty list takes the record out. */
 static int mark(const struct wish *w, struct model *m, const char *path)
 {
     struct why why = { "" };
@@ -155,6 +159,7 @@ static int make(const struct wish *w, made *what, const char *from, const char *
 
 /* --- show ------------------------------------------------------------------------------------- */
 
+/* 0: there is none. */
 static uint64_t rows_of(const struct safetensors *s, unsigned layer, const char *p,
                         const char *kind)
 {
@@ -195,6 +200,7 @@ static void show_projections(const struct safetensors *s)
     for (unsigned i = 0; n_layers && i < ADAPTER_PROJECTION__N; i++) {
         const char *p = adapter_projection_name(i);
 
+        /* Layers that are alike are one line: of 32 they mostly are. */
         for (unsigned first = 0, end; first < n_layers; first = end) {
             for (end = first + 1; end < n_layers && same_kind(s, p, first, end);)
                 end++;
@@ -205,6 +211,7 @@ static void show_projections(const struct safetensors *s)
         puts("projections the base model's");
 }
 
+/* Of the file alone, so that one can be looked at without its model. */
 static int show(const char *path)
 {
     static const char *const keys[] = { "format", "version", "base_model", "base_name",

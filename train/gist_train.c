@@ -64,6 +64,7 @@ static const struct options corpus_options = { .items = corpus_items,
                                                .n_items =
                                                    sizeof(corpus_items) / sizeof(corpus_items[0]) };
 
+/* Input after the output: argv's own strings, which stay. */
 static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct why *why)
 {
     static const struct option options[] = { { "model", required_argument, NULL, 'm' },
@@ -102,6 +103,7 @@ static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct wh
     return 0;
 }
 
+/* The only use of progress here: an interrupted corpus leaves no file. */
 static int stopped(void *arg, const char *path, uint64_t n_documents, uint64_t n_tokens)
 {
     (void)arg;
@@ -175,6 +177,7 @@ static int draw(int argc, char **argv)
 
 static int train(int argc, char **argv)
 {
+    /* Static: it has a dozen paths of kilobytes. */
     static struct recipe recipe;
     struct why why = { "" };
 
@@ -200,8 +203,10 @@ static int train(int argc, char **argv)
  * spin from the environment, and only before main: so the program starts again, once. */
 static void spin_briefly(char **argv)
 {
+    /* Set by whoever started it, or by this function before: either way it is the second time. */
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
         return;
+    /* Where it can't start again it goes on, more slowly. */
     if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
         execv("/proc/self/exe", argv);
 }

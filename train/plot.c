@@ -15,7 +15,8 @@ _Static_assert(CHART_COLOURS >= RUN_LOG_RATIOS_MAX, "one colour a ratio");
 
 /* --- training loss ---------------------------------------------------------------------------- */
 
-/* One point for each step, or of some hundred equal parts of them the mean. */
+/* One point for each step, or of some hundred equal parts of them the mean. Means: of tens of
+ * thousands of steps a picture shows no more than POINTS_MAX. */
 static void draw_line(const struct chart *p, const struct run_log_data *d, const double *y,
                       const char *class)
 {
@@ -45,7 +46,8 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The range without the highest and lowest hundredth. Sorts v. */
+/* The range without the highest and lowest hundredth. Sorts v. One step at the start of a run, or
+ * one that went wild, would flatten all others. */
 static void set_range(struct chart *p, double *v, size_t n)
 {
     size_t m = 0;
@@ -104,6 +106,7 @@ static int draw_training(struct chart *p, const struct run_log_data *d, const ch
 
 /* --- held-out text ---------------------------------------------------------------------------- */
 
+/* By its number and not its place: a run may have gone on with other ratios. */
 static double ratio_nll(const struct run_log_eval *e, uint32_t ratio)
 {
     for (uint32_t i = 0; i < e->n_ratios; i++)
@@ -112,6 +115,8 @@ static double ratio_nll(const struct run_log_eval *e, uint32_t ratio)
     return NAN;
 }
 
+/* A line through all evaluations, with a dot at each: where there is one alone the line is nothing.
+ */
 static void draw_ratio(struct chart *p, const struct run_log_data *d, uint32_t ratio,
                        const char *colour)
 {
@@ -142,6 +147,7 @@ static void draw_level(struct chart *p, double y, const char *name)
 
 static void draw_heldout(struct chart *p, const struct run_log_data *d)
 {
+    /* The levels of full attention and of none stay the same through a run. */
     const struct run_log_eval *last = &d->evals[d->n_evals - 1];
 
     chart_take_y(p, last->full);
@@ -189,6 +195,7 @@ int plot_write(const struct run_log_data *d, const char *title, const char *out,
 
     if (d->n_steps == 0)
         return why_set(why, -ENODATA, "%s: the log contains no steps to draw", title);
+    /* Beside it and renamed: a picture that is shown meanwhile is whole. */
     if (asprintf(&part, "%s.part", out) < 0)
         return why_set(why, -ENOMEM, "%s: no memory", out);
     f = fopen(part, "we");

@@ -1,3 +1,7 @@
+/* train/progress.c - the line that shows how a run is getting on: means that forget, each divided
+ * by the sum of its own weights, so that the first steps are shown as they are and not as part of a
+ * zero.
+ */
 #include "train/progress.h"
 
 #include <math.h>
@@ -14,6 +18,7 @@ void progress_start(struct progress *p, FILE *out, uint64_t done, uint64_t steps
     bar_start(&p->bar, out, now);
 }
 
+/* By the steps or by --minutes, whichever ends first. */
 static double seconds_left(const struct progress *p)
 {
     double left = p->seconds / p->weight * (double)(p->steps - p->step);
@@ -52,6 +57,7 @@ void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double lo
 
     p->seconds = KEEP * p->seconds + gain * (now - p->before);
     p->tokens = KEEP * p->tokens + gain * (double)tokens;
+    /* A step without a loss leaves the mean as it was. */
     if (!isnan(loss)) {
         p->loss = KEEP * p->loss + gain * loss;
         p->loss_weight = KEEP * p->loss_weight + gain;
@@ -60,6 +66,7 @@ void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double lo
     p->before = now;
     p->step = step;
     p->lr = lr;
+    /* The last step is drawn in any case: it is what stays on the screen. */
     if (bar_due(&p->bar, now) || step == p->steps)
         draw(p);
 }

@@ -1,3 +1,6 @@
+/* train/recipe.c - the recipe's options, from the table in train/recipe.def: parsing, printing and
+ * the manual are base/options.c's.
+ */
 #include "train/recipe.h"
 
 #include "engine/devices.h"
@@ -48,7 +51,8 @@ const char *recipe_choice(const char *name, uint32_t value, char *ret, size_t ca
     return options_choice(&options, name, value, ret, cap);
 }
 
-/* What one option alone can't say. */
+/* What one option alone can't say. What depends on the model, or on other processes, is looked at
+ * by train/run_check.c and by the run. */
 static int check_together(const struct recipe *r, struct why *why)
 {
     if (r->segment % 16)
@@ -79,6 +83,8 @@ int recipe_load(struct recipe *r, int argc, char *const *argv, struct why *why)
     int err, action = RECIPE_RUN;
 
     recipe_defaults(r);
+    /* The file's name and flags that end the program come first; what other flags say goes over what
+     * the file says. */
     err = options_scan_flags(&options, argc, argv, &action, r->file, why);
     r->action = (enum recipe_action)action;
     if (err < 0 || r->action == RECIPE_HELP)

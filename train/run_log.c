@@ -1,3 +1,6 @@
+/* train/run_log.c - lines of JSON, one a step or an evaluation, each written by one call: who reads
+ * while the run writes sees whole lines, but for a last one.
+ */
 #include "train/run_log.h"
 
 #include <errno.h>
@@ -55,6 +58,7 @@ static const double *at_const(const void *base, const struct field *f)
     return (const double *)((const char *)base + f->off);
 }
 
+/* NaN: not measured. Such a field is left out of the line, and so read back as NaN. */
 void run_log_step_init(struct run_log_step *s)
 {
     *s = (struct run_log_step){ 0 };
@@ -105,6 +109,7 @@ static struct json_object *get_list(struct json_object *o, const char *name, siz
     return v;
 }
 
+/* A line without a step's number is none; all else may be missing, as in logs of older versions. */
 static bool read_step(struct json_object *o, struct run_log_step *ret)
 {
     uint64_t ratio = 0;
@@ -130,6 +135,7 @@ static bool read_eval(struct json_object *o, struct run_log_eval *ret)
         return false;
     (void)get_count(o, "tokens", &ret->tokens);
     if (json_object_object_get_ex(o, "asked", &asked))
+        /* As text: JSON's numbers do not hold 64 bits everywhere. */
         ret->asked = strtoull(json_object_get_string(asked), NULL, 16);
     for (size_t i = 0; i < N_OF(eval_fields); i++)
         get_number(o, eval_fields[i].name, at(ret, &eval_fields[i]));
@@ -171,7 +177,8 @@ static bool read_line(const char *text, struct line *ret)
     return ok;
 }
 
-/* Room for one more element of an array that doubles. */
+/* Room for one more element of an array that doubles. It is full when n is a power of two from 64
+ * on. */
 static int make_room(void *array, size_t n, size_t size)
 {
     void **p = array, *q;
@@ -200,7 +207,7 @@ static int add_line(struct run_log_data *d, const struct line *line)
 }
 
 /* Lines up to one of a step after `last`, none if that is 0; *ret_end is where the rest begins, or
- * the file's end. */
+ * the file's end. ret NULL: lines are only looked at. */
 static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_data *ret,
                      long *ret_end, struct why *why)
 {
@@ -263,7 +270,8 @@ struct run_log {
     int fd;
 };
 
-/* Cuts what is not to stay. */
+/* Cuts what is not to stay. A run that goes on writes the steps behind its checkpoint again. stdio
+ * closes the copy; both share a position, which stdio has moved past what was looked at. */
 static int cut(int fd, const char *path, uint64_t done, struct why *why)
 {
     int copy = dup(fd), r;
@@ -310,7 +318,8 @@ void run_log_close(struct run_log *l)
     free(l);
 }
 
-/* In as few digits as give the same number back. */
+/* In as few digits as give the same number back. 6 digits for what was a float or a round number,
+ * 15 and 17 for doubles. */
 static void put_number(FILE *f, double v)
 {
     char text[32];
@@ -362,6 +371,7 @@ static int write_line(struct run_log *l, FILE *f, char **text, size_t *len)
     if (fclose(f) != 0)
         r = -ENOMEM;
     p = *text;
+    /* A full disk may take half of it: the rest follows, or the error. */
     while (r == 0 && *len > 0) {
         ssize_t n = write(l->fd, p, *len);
 
