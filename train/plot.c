@@ -15,8 +15,8 @@ _Static_assert(CHART_COLOURS >= RUN_LOG_RATIOS_MAX, "one colour a ratio");
 
 /* --- training loss ---------------------------------------------------------------------------- */
 
-/* One point for each step, or of some hundred equal parts of them the mean. Means: of tens of
- * thousands of steps a picture shows no more than POINTS_MAX. */
+/* One point for each step, or of some hundred equal parts of them the mean: of tens of thousands of
+ * steps a picture shows no more than POINTS_MAX. */
 static void draw_line(const struct chart *p, const struct run_log_data *d, const double *y,
                       const char *class)
 {

@@ -83,8 +83,8 @@ int recipe_load(struct recipe *r, int argc, char *const *argv, struct why *why)
     int err, action = RECIPE_RUN;
 
     recipe_defaults(r);
-    /* The file's name and flags that end the program come first; what other flags say goes over what
-     * the file says. */
+    /* The file's name, and flags that end the program, come first; what other flags say goes over
+     * what the file says. */
     err = options_scan_flags(&options, argc, argv, &action, r->file, why);
     r->action = (enum recipe_action)action;
     if (err < 0 || r->action == RECIPE_HELP)

@@ -1,3 +1,9 @@
+/* train/net/ae.c - a decoder of one block: from the keys and values of a gist it says the snippet's
+ * tokens again, and its loss trains gists to hold them.
+ *
+ * Rows are (slot, r tokens) of each gist, one behind the other. A slot has no input: its keys and
+ * values are made of g, what all layers have of the gist, by two matrices of the decoder's.
+ */
 #include "train/net/ae.h"
 
 #include "base/draw.h"
@@ -67,6 +73,7 @@ static struct optim_tensor *param(const struct ae *a, enum part p)
     return &a->params->t[a->at[p]];
 }
 
+/* What products are made with, in the run's type; the rest is f32 as it is. */
 static bool is_matrix(enum part p)
 {
     return p != NORM && p != FFN_NORM && p != BQ && p != BK && p != BV && p != EMBD;
@@ -95,6 +102,7 @@ static void set_shapes(struct ae *a)
     memcpy(a->mat, shapes, sizeof(shapes));
 }
 
+/* Box-Muller; u is never 0, whose logarithm is none. */
 static float normal(uint64_t *state)
 {
     double u = draw_unit(draw_next(state)) + 0x1p-54, v = draw_unit(draw_next(state));
@@ -102,6 +110,8 @@ static float normal(uint64_t *state)
     return (float)(sqrt(-2 * log(u)) * cos(2 * M_PI * v));
 }
 
+/* The last layer's key and value as they are, so that the block, which is a copy of the last layer,
+ * begins with what it knows. */
 static void init_slots(struct ae *a)
 {
     uint32_t n = a->b->n_kv, last = 2 * (a->b->m->n_layer - 1) * n;
@@ -112,6 +122,7 @@ static void init_slots(struct ae *a)
     }
 }
 
+/* A copy of the base's last layer. [ae]_r are random, as large as other embeddings. */
 static void init_values(struct ae *a)
 {
     const struct model *m = a->b->m;
@@ -146,6 +157,7 @@ static bool take(struct ae *a, void *ret_pointer, size_t rows, size_t cols, size
     return p;
 }
 
+/* max_rows of each; of g and dg one a gist, and the bias is a vector. */
 static bool take_rows(struct ae *a)
 {
     const struct base *b = a->b;
@@ -178,6 +190,7 @@ static bool take_lists(struct ae *a)
     return a->rows && a->to && a->from && a->ones && a->sight && a->segments;
 }
 
+/* Names are those of checkpoints: their order and number must not change. */
 static int add_params(struct ae *a)
 {
     for (enum part p = 0; p < PART__N; p++) {
@@ -195,6 +208,7 @@ static int add_params(struct ae *a)
     return 0;
 }
 
+/* The smallest ratio has most gists, and with them most slots. */
 static struct ae describe(const struct base *b, const struct ae_shape *shape)
 {
     struct ae a = { .b = b, .shape = *shape, .n_slot = b->m->n_layer * 2 * b->n_kv };
@@ -208,6 +222,7 @@ static struct ae describe(const struct base *b, const struct ae_shape *shape)
     return a;
 }
 
+/* A gist's rows are a segment and go as one block: there is scratch for no more of them. */
 struct tensors_heads ae_heads(const struct base *b, const struct ae_shape *shape)
 {
     struct tensors_heads heads = base_heads(b);
@@ -217,6 +232,7 @@ struct tensors_heads ae_heads(const struct base *b, const struct ae_shape *shape
     return heads;
 }
 
+/* As take_rows and add_params have it, of shapes alone. */
 size_t ae_room(const struct base *b, const struct ae_shape *shape, size_t *ret_values)
 {
     struct ae a = describe(b, shape);
@@ -224,6 +240,7 @@ size_t ae_room(const struct base *b, const struct ae_shape *shape, size_t *ret_v
            typed = tensors_size(b->type), matrices = 0,
            row = (5 * n_embd + 2 * b->n_qkv + b->m->n_head + 3) * f +
                  (3 * n_embd + 2 * b->n_q + 3 * n_ff + b->n_qkv) * typed;
+    /* By the architecture, as no layer has been read. */
     bool biased = b->m->arch == MODEL_QWEN2;
 
     *ret_values = 0;
@@ -265,6 +282,7 @@ int ae_open(const struct base *b, struct optim *params, const struct ae_shape *s
         ae_close(a);
         return r;
     }
+    /* The values are made by the host, and put on the device as a whole. */
     init_values(a);
     optim_put(params, first);
     ae_refresh(a);
@@ -297,7 +315,8 @@ void ae_close(struct ae *a)
     free(a);
 }
 
-/* Where part p of the biases begins among those of qkv, and its length. */
+/* Where part p of the biases begins among those of qkv, and its length. qkv has one vector where
+ * the decoder has three parameters. */
 static uint32_t bias_at(const struct ae *a, enum part p)
 {
     return p == BQ ? 0 : p == BK ? a->b->n_q : a->b->n_q + a->b->n_kv;
@@ -351,7 +370,8 @@ static void forward(const struct ae *a, enum part p, uint32_t n, const void *x,
              turned(typed(a, a->typed[p], 0, w.n_in)), y, add);
 }
 
-/* dy typed: dW += dy^T x, then dx (+)= dy W, which may be where x was. */
+/* dy typed: dW += dy^T x, then dx (+)= dy W, which may be where x was. dW before dx: dx may be
+ * written over x, which dW needs. */
 static void back(const struct ae *a, enum part p, uint32_t n, struct tensors_mat dy, const void *x,
                  struct tensors_mat dx, bool add)
 {
@@ -396,13 +416,14 @@ static void norm_rows_back(const struct ae *a, enum part p, uint32_t n, const fl
 
 /* --- one call --------------------------------------------------------------------------------- */
 
-/* The row of token i. */
+/* The row of token i. A slot stands before each r of them. */
 static uint32_t row_of(uint32_t r, uint32_t i)
 {
     return i + i / r + 1;
 }
 
-/* The place in the text that token i of the decoder rebuilds. */
+/* The place in the text that token i of the decoder rebuilds. A gist's row has the snippet's last
+ * token. */
 static uint32_t place_of(const struct ae_job *job, uint32_t r, uint32_t i)
 {
     const struct layout_gist *gist = &job->l->gists[job->gists[i / r]];
@@ -410,6 +431,7 @@ static uint32_t place_of(const struct ae_job *job, uint32_t r, uint32_t i)
     return job->l->rows[gist->row].token + 1 - r + i % r;
 }
 
+/* r is one of the shape's: the search ends at the last in any case. */
 static uint32_t index_of(const struct ae *a, uint32_t r)
 {
     uint32_t k = 0;
@@ -429,6 +451,8 @@ static void take_embd(const struct ae *a, const float *table, uint32_t n_rows)
     a->ops->take(a->on, &t);
 }
 
+/* Row 0 of a gist, its slot, gets nothing; row 1 gets [ae]_r; row i the token before the one that
+ * it says. */
 static void load_inputs(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
     uint32_t rows = job->n * (r + 1), slot = r + 1;
@@ -443,6 +467,7 @@ static void load_inputs(const struct ae *a, const struct ae_job *job, uint32_t r
     take_embd(a, param(a, EMBD)->p_on, rows);
 }
 
+/* g (gists, n_layer, k v), gathered in f32 in dg's place, then typed. */
 static void load_slots(const struct ae *a, const struct ae_job *job)
 {
     const struct base *b = a->b;
@@ -464,7 +489,8 @@ static void load_slots(const struct ae *a, const struct ae_job *job)
     a->ops->narrow(a->on, b->type, a->g, a->dg, (size_t)job->n * a->n_slot);
 }
 
-/* A slot stands at 0, and its tokens see it and each other up to themselves. */
+/* A slot stands at 0, and its tokens see it and each other up to themselves. Causal, within the
+ * gist's own rows. ones: 0 for slots. */
 static void see(const struct ae *a, uint32_t n, uint32_t r)
 {
     uint32_t rows = n * (r + 1);
@@ -508,6 +534,7 @@ static void decode(const struct ae *a, uint32_t n, uint32_t r)
     forward(a, V, rows, a->y0, floats(v, b->n_qkv), false);
     if (a->bias)
         a->ops->add(a->on, a->qkv, a->bias, rows, b->n_qkv);
+    /* Over what the slot's empty row gave: rows (r + 1) apart. */
     forward(a, SLOT_K, n, a->g, floats(k, slot_ld), false);
     forward(a, SLOT_V, n, a->g, floats(v, slot_ld), false);
     a->ops->attend(a->attn, &attend);
@@ -534,6 +561,7 @@ static void back_ffn(const struct ae *a, uint32_t rows)
     norm_rows_back(a, FFN_NORM, rows, a->h1, a->r1);
 }
 
+/* A slot has no bias: SLOT_K and SLOT_V made its keys. So by counts. */
 static void back_bias(const struct ae *a, uint32_t rows)
 {
     for (enum part p = BQ; a->bias && p <= BV; p++) {
@@ -563,15 +591,18 @@ static void back_attention(const struct ae *a, uint32_t n, uint32_t r)
     a->ops->attend_back(a->attn, &attend);
     back_bias(a, rows);
     a->ops->narrow(a->on, b->type, a->t_qkv, a->dqkv, n_dqkv);
+    /* dg begins here: what it held, g in f32, is not needed any more. */
     back(a, SLOT_K, n, typed(a, a->t_qkv, k, slot_ld), a->g, dg, false);
     back(a, SLOT_V, n, typed(a, a->t_qkv, v, slot_ld), a->g, dg, true);
+    /* Slots' rows are in it, too; their normed input is 0, and adds nothing to a weight. */
     back(a, Q, rows, typed(a, a->t_qkv, 0, b->n_qkv), a->y0, dn, false);
     back(a, K, rows, typed(a, a->t_qkv, k, b->n_qkv), a->y0, dn, true);
     back(a, V, rows, typed(a, a->t_qkv, v, b->n_qkv), a->y0, dn, true);
     norm_rows_back(a, NORM, rows, a->h0, a->r0);
 }
 
-/* dx of inputs that are tokens' embeddings, and of those that are an [ae]_r. */
+/* dx of inputs that are tokens' embeddings, and of those that are an [ae]_r. Each token's input is
+ * the one before it; a gist's first has [ae]_r. */
 static void embed_back(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
     const struct base *b = a->b;
@@ -610,6 +641,7 @@ int ae_run(struct ae *a, struct head *h, const struct ae_job *job, struct net_mo
         *ret_more = (struct net_more){ a->dg, job->gists, job->n };
     if (job->n == 0)
         return 0;
+    /* In 32 bits: both are no more than a sequence has tokens. */
     if (job->n * r > a->shape.max_tokens || rows > a->max_rows)
         return -E2BIG;
     load(a, job, r);
@@ -621,6 +653,7 @@ int ae_run(struct ae *a, struct head *h, const struct ae_job *job, struct net_mo
     *ret_loss = loss.targets / job->scale;
     if (ret_right)
         *ret_right = loss.n_right;
+    /* An evaluation: nothing is trained. */
     if (!ret_more)
         return 0;
     back_ffn(a, rows);

@@ -1,3 +1,16 @@
+/* train/net/net.c - the layers, forward and back, as a list of operations of engine/tensors.h: the
+ * same on a CPU and on a device, where they are queued and nothing here waits.
+ *
+ * A layer, of rows [first, end), R wide in all; W is the base's, or of gists' rows their own where
+ * they have one:
+ *
+ *     x ---------------+--------------------+---> x          x_in, x_mid: x before each half
+ *       norm | qkv | attend | o     norm | gate_up | swiglu | down
+ *
+ * On the way back dx is the derivative by x, and each half adds to it what comes through its norm.
+ * Scratch (t_embd, t_ff, t_qkv, t_q, dn) is the layer's that runs, so what the way back needs of it
+ * is computed again from what is kept.
+ */
 #include "train/net/net.h"
 
 #include <errno.h>
@@ -42,6 +55,7 @@ struct pass {
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* memcpy, since a pointer to any pointer may not be written through. */
 static bool take(struct net *n, void *ret_pointer, size_t cols, size_t size)
 {
     size_t len = (size_t)n->max_rows * cols * size;
@@ -52,6 +66,8 @@ static bool take(struct net *n, void *ret_pointer, size_t cols, size_t size)
     return p;
 }
 
+/* shared: the first layer's, whose arrays all others use, too. A layer's input is its own always:
+ * the way back begins from it. */
 static bool take_kept(struct net *n, struct kept *k, const struct kept *shared)
 {
     const struct base *b = n->b;
@@ -85,6 +101,8 @@ static bool take_all(struct net *n)
             return false;
     return take(n, &n->x, b->m->n_embd, sizeof(float)) &&
            take(n, &n->dn, b->m->n_embd, sizeof(float)) &&
+           /* Gists in memory get derivatives from later stages before their own stage's turn comes:
+            * each layer's are kept until then. */
            take(n, &n->dqkv, (size_t)(n->staged ? b->m->n_layer : 1) * b->n_qkv, sizeof(float)) &&
            take(n, &n->r_soft, 1, sizeof(float)) &&
            (!n->checkpointing || take(n, &n->again, b->m->n_embd, sizeof(float))) &&
@@ -92,6 +110,7 @@ static bool take_all(struct net *n)
            take(n, &n->t_qkv, b->n_qkv, typed) && take(n, &n->t_q, b->n_q, typed);
 }
 
+/* As take_all has it. */
 size_t net_room(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged)
 {
     const struct model *m = b->m;
@@ -112,6 +131,8 @@ int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool s
     struct net *n;
     int r;
 
+    /* A stage's keys would be overwritten by the next layer, while later stages still attend to
+     * them. */
     if (checkpointing && staged)
         return -EINVAL;
     n = calloc(1, sizeof(*n));
@@ -177,6 +198,7 @@ void net_close(struct net *n)
     free(n);
 }
 
+/* Of the same shapes and type. */
 void net_set_base(struct net *n, const struct base *b)
 {
     n->b = b;
@@ -187,6 +209,7 @@ size_t net_bytes(const struct net *n)
     return n->bytes;
 }
 
+/* Of the last forward pass; with checkpointing of the last layer alone. */
 const float *net_qkv(const struct net *n, uint32_t layer)
 {
     return n->kept[layer].qkv;
@@ -199,6 +222,7 @@ static void *typed_row(const struct base *b, const void *p, size_t row, size_t c
     return (uint8_t *)p + row * cols * tensors_size(b->type);
 }
 
+/* (R, cols), as it lies. */
 static struct tensors_mat typed(const struct base *b, const void *p, uint32_t cols)
 {
     return (struct tensors_mat){ p, cols, b->type, false };
@@ -227,7 +251,8 @@ static void norm_rows(const struct pass *p, uint32_t first, const float *x, cons
     p->n->ops->norm(p->n->on, &a);
 }
 
-/* dx += the derivative by x, dw (may be NULL) that by w, of dn. */
+/* dx += the derivative by x, dw (may be NULL) that by w, of dn. Operands are those of norm_rows: dw
+ * is summed first, as norm_back may change dn. */
 static void norm_rows_back(const struct pass *p, float *dx, const float *x, const float *w,
                            const float *r, float *dw)
 {
@@ -267,13 +292,15 @@ static void add_bias(const struct pass *p, float *qkv, const float *bias)
 
 /* --- a layer ---------------------------------------------------------------------------------- */
 
-/* Where the stage's gists begin: at its end when it has none. */
+/* Where the stage's gists begin: at its end when it has none. They are the last rows of each stage.
+ */
 static uint32_t gists_at(const struct pass *p)
 {
     return p->stage->gists > p->first ? p->stage->gists : p->first;
 }
 
-/* Gists have a matrix of their own, and there are some. */
+/* Gists have a matrix of their own, and there are some. Without an adapter (evaluations of the
+ * base) there are no gists. */
 static bool gists_own(const struct pass *p, uint32_t layer, enum base_matrix w)
 {
     return gists_at(p) < p->end && p->gist->layers[layer].w[w];
@@ -294,7 +321,7 @@ static void multiply(const struct net *n, uint32_t rows, uint32_t cols, uint32_t
 }
 
 /* y (R, n_out) (+)= x (R, n_in) W^T; back: (R, n_in) of (R, n_out) by W. Gists' rows by their own
- * W. */
+ * W. At most two products: of the rows before the stage's gists, and of gists. */
 static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bool back,
                     struct tensors_mat x, struct tensors_mat y, bool add)
 {
@@ -311,7 +338,9 @@ static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bo
                  base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
 }
 
-/* The first row whose W is trained; the pass's end: none is. Rows behind it are trained too. */
+/* The first row whose W is trained; the pass's end: none is. Rows behind it are trained too.
+ * Gradients of W alone need the rows that went into it; where nothing is trained they are not
+ * computed again. */
 static uint32_t trained_at(const struct pass *p, uint32_t layer, enum base_matrix w)
 {
     if (p->n->b->layers[layer].d[w])
@@ -334,6 +363,7 @@ static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t 
              true);
 }
 
+/* Where gists have no matrix of their own they are rows of the base's. */
 static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w,
                         struct tensors_mat dy, struct tensors_mat x)
 {
@@ -373,6 +403,7 @@ static struct tensors_attend attend_of(const struct pass *p, const struct kept *
                                     k->lse };
 }
 
+/* x (R, n_embd): in its place. Everything the derivative needs is left in `kept`. */
 static void forward_layer(const struct pass *p, uint32_t layer, float *x)
 {
     struct net *n = p->n;
@@ -383,6 +414,7 @@ static void forward_layer(const struct pass *p, uint32_t layer, float *x)
     size_t at = (size_t)first * n_embd, x_len = (size_t)(p->end - first) * n_embd * sizeof(*x);
     struct tensors_attend attend = attend_of(p, k);
 
+    /* With checkpointing this is where the layer's input is still found on the way back. */
     n->ops->copy(n->on, k->x_in + at, x + at, x_len);
     norm_rows(p, first, x, w->attn_norm, k->r_in);
     product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), floats(k->qkv, b->n_qkv),
@@ -408,6 +440,8 @@ static void swiglu_rows_back(const struct pass *p, void *gate_up)
                            typed_row(b, p->n->t_ff, p->first, n_ff), p->end - p->first, n_ff);
 }
 
+/* dx is that of the layer's output, and becomes that of x_mid. t_ff has been overwritten by later
+ * layers: where down's gradient is wanted the rows are made again. */
 static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
 {
     struct net *n = p->n;
@@ -424,6 +458,7 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
         weight_back(p, layer, BASE_DOWN, dy, ff);
     }
     product(p, layer, BASE_DOWN, true, dy, ff, false);
+    /* From here on gate_up has derivatives: a layer goes back once. */
     swiglu_rows_back(p, k->gate_up);
     if (trained_at(p, layer, BASE_GATE_UP) < p->end) {
         norm_rows(p, trained_at(p, layer, BASE_GATE_UP), k->x_mid, w->ffn_norm, NULL);
@@ -433,7 +468,8 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
     norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid, w->d_ffn_norm);
 }
 
-/* The caller's derivatives by what gists leave in memory. */
+/* The caller's derivatives by what gists leave in memory. more->d is (gists, layers, 2 n_kv), k
+ * before v as in a row of qkv. */
 static void add_more(const struct pass *p, uint32_t layer, const struct net_more *more, float *dqkv)
 {
     const struct base *b = p->n->b;
@@ -450,6 +486,7 @@ static void add_more(const struct pass *p, uint32_t layer, const struct net_more
                               .y = dqkv + (size_t)p->first * b->n_qkv + b->n_q,
                               .ld_y = b->n_qkv };
 
+    /* A row that is nobody's adds nothing. */
     for (uint32_t i = 0; i < a.n_rows; i++)
         p->n->from[i] = SIGHT_NO_ROW;
     for (uint32_t j = 0; j < more->n; j++) {
@@ -461,6 +498,7 @@ static void add_more(const struct pass *p, uint32_t layer, const struct net_more
     p->n->ops->take(p->n->on, &a);
 }
 
+/* dx (R, n_embd): of the output, then of the input. */
 static void back_layer(const struct pass *p, uint32_t layer, float *dx, const struct net_more *more)
 {
     struct net *n = p->n;
@@ -473,6 +511,8 @@ static void back_layer(const struct pass *p, uint32_t layer, float *dx, const st
     float *dqkv = n->dqkv + (n->staged ? layer * dqkv_len : 0);
     struct tensors_attend_back attend = { attend_of(p, k), n->t_q, dqkv };
 
+    /* Frozen rows have no derivatives, but attention adds some to their keys: they are cleared with
+     * the rest and never read. */
     if (!n->staged)
         n->ops->clear(n->on, dqkv, dqkv_len * sizeof(*dqkv));
     back_ffn(p, layer, dx);
@@ -514,7 +554,8 @@ static void take_rows(const struct pass *p, const float *table, bool add)
     p->n->ops->take(p->n->on, &a);
 }
 
-/* All rows of a stage are soft, or none: the rows whose hidden states they read are listed. */
+/* All rows of a stage are soft, or none: the rows whose hidden states they read are listed. Their
+ * embedding is what the same pass has computed a stage before. */
 static bool list_soft(const struct pass *p)
 {
     if (p->first == p->end || p->l->rows[p->first].from == SIGHT_NO_ROW)
@@ -543,6 +584,8 @@ static void embed_soft(const struct pass *p)
         p->n->ops->norm(p->n->on, &a);
 }
 
+/* Three times over the same list: tokens, soft tokens, gists. Rows of the others are left out each
+ * time. */
 static void embed(const struct pass *p)
 {
     uint32_t *index = p->n->from, n = p->end - p->first;
@@ -555,6 +598,7 @@ static void embed(const struct pass *p)
     }
     take_rows(p, p->n->b->embd, false);
     embed_soft(p);
+    /* Before p->gist is looked at: there may be none. */
     if (p->l->n_gists == 0)
         return;
     for (uint32_t i = 0; i < n; i++)
@@ -568,7 +612,8 @@ static void embed(const struct pass *p)
     take_rows(p, p->gist->embd, !own);
 }
 
-/* dx of soft tokens goes on to the hidden states that they read. */
+/* dx of soft tokens goes on to the hidden states that they read. Their rows and those they read are
+ * different ones, so dy and dx may be one array. */
 static void soft_back(const struct pass *p, float *dx)
 {
     const struct base *b = p->n->b;
@@ -592,7 +637,8 @@ static void soft_back(const struct pass *p, float *dx)
     p->n->ops->norm_back(p->n->on, &a);
 }
 
-/* That of gists to their embedding, and of tokens to theirs. */
+/* That of gists to their embedding, and of tokens to theirs. A gist's embedding is added to that of
+ * its token, or stands in its place ("own"): then the token has no part in it. */
 static void embed_back(const struct pass *p, const float *dx)
 {
     const struct base *b = p->n->b;
@@ -628,9 +674,11 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
 {
     struct sight sight = layout_sight(l);
 
+    /* Before anything is queued: what does not fit would be written elsewhere. */
     if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos || (l->n_stages > 1 && !n->staged))
         return -E2BIG;
     n->ops->attn_see(n->attn, &sight);
+    /* A stage goes through all layers before the next one, which reads its hidden states. */
     for (const struct layout_stage *s = l->stages; s < l->stages + l->n_stages; s++) {
         struct pass p = { n, gist, l, ids, s, s->first, s->end };
 
@@ -642,7 +690,8 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
     return n->ops->error(n->on);
 }
 
-/* again: all rows of a stage. */
+/* again: all rows of a stage. Frozen rows are left out: what they are depends on nothing that is
+ * trained. */
 static void back_stage(const struct pass *again, float *dx, const struct net_more *more)
 {
     struct net *n = again->n;
@@ -651,6 +700,7 @@ static void back_stage(const struct pass *again, float *dx, const struct net_mor
 
     p.first = again->first > l->n_frozen ? again->first : l->n_frozen;
     for (uint32_t i = n->b->m->n_layer; i-- > 0;) {
+        /* kept has some other layer's rows. */
         if (n->checkpointing) {
             n->ops->copy(n->on, n->again, n->kept[i].x_in,
                          (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
@@ -662,6 +712,7 @@ static void back_stage(const struct pass *again, float *dx, const struct net_mor
     embed_back(&p, dx);
 }
 
+/* The last stage first: what gists leave in memory gets derivatives from those behind it. */
 int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
              const uint32_t *ids, float *dx, const struct net_more *more)
 {
