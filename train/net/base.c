@@ -1,3 +1,7 @@
+/* train/net/base.c - the model's weights in the form that training multiplies with: stacked, in the
+ * run's type, where it is computed; and, when they train themselves, as parameters in f32 beside
+ * that form.
+ */
 #include "train/net/base.h"
 
 #include "engine/file/tile.h"
@@ -13,6 +17,7 @@
 
 #define ALIGN 64u
 
+/* ret (n_rows, n_cols), the host's. */
 void base_weight(const struct model_tensor *w, float *ret)
 {
 #pragma omp parallel for schedule(static)
@@ -60,6 +65,7 @@ void base_put(const struct base *b, enum base_matrix w, const float *values, voi
 
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row)
 {
+    /* Q, K, V, O, gate, up, down, as ADAPTER_Q ... count them. */
     static const enum base_matrix matrices[ADAPTER_PROJECTION__N] = {
         BASE_QKV, BASE_QKV, BASE_QKV, BASE_O, BASE_GATE_UP, BASE_GATE_UP, BASE_DOWN
     };
@@ -82,6 +88,7 @@ static void list_weights(const struct model_layer *l,
     memcpy(ret, all, sizeof(all));
 }
 
+/* ret: the host's. Of parameters as they are where they are computed. */
 void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
     const struct model_tensor *all[ADAPTER_PROJECTION__N];
@@ -96,6 +103,8 @@ void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float
             base_weight(all[i], ret + (size_t)row * base_n_in(b, w));
 }
 
+/* ret: where it is computed. From the narrowed copy there, since the file's values would have to be
+ * sent for each. */
 void base_values_on(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
     const float *p = b->layers[layer].p[w];
@@ -113,7 +122,8 @@ static void *new_bytes(size_t n)
     return aligned_alloc(ALIGN, (n + ALIGN - 1) / ALIGN * ALIGN);
 }
 
-/* What the host made (NULL: it could not) goes where it is computed with. */
+/* What the host made (NULL: it could not) goes where it is computed with. made is the caller's no
+ * more: one copy of a matrix at a time is on both sides. */
 static void *settle(const struct base *b, void *made, size_t n)
 {
     void *p = made;
@@ -127,6 +137,8 @@ static void *settle(const struct base *b, void *made, size_t n)
     return p;
 }
 
+/* Row by row, so that no f32 copy of the whole is ever there. A thread without memory leaves its
+ * rows out, and the result says so. */
 static bool put_rows(const struct base *b, const struct model_tensor *w, uint8_t *to)
 {
     size_t row_bytes = w->n_cols * tensors_size(b->type);
@@ -149,7 +161,8 @@ static bool put_rows(const struct base *b, const struct model_tensor *w, uint8_t
     return ok;
 }
 
-/* Up to three weights one below the other; NULL: no memory. */
+/* Up to three weights one below the other; NULL: no memory. One product makes q, k and v then, and
+ * one gate and up. */
 static void *stack(const struct base *b, const struct model_tensor *const *w, uint32_t n)
 {
     size_t n_rows = 0, at = 0, len;
@@ -184,7 +197,7 @@ static int take_layer(struct base *b, const struct model_layer *from, struct bas
     return 0;
 }
 
-/* Of a layer: norms, biases if it has any. */
+/* Of a layer: norms, biases if it has any. Room for biases is there in any case. */
 static size_t vectors_len(const struct base *b)
 {
     return 2 * (size_t)b->m->n_embd + b->n_qkv;
@@ -206,6 +219,7 @@ static void copy_vectors(const struct base *b, const struct model_layer *from, f
     memcpy(to + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
 }
 
+/* All in one piece, as a device gives memory in pages. */
 static int take_vectors(struct base *b)
 {
     const struct model *m = b->m;
@@ -229,6 +243,7 @@ static int take_vectors(struct base *b)
     return 0;
 }
 
+/* f32: rows are looked up, and added to the residual. */
 static int take_embd(struct base *b)
 {
     size_t n = (size_t)b->m->n_vocab * b->m->n_embd * sizeof(float);
@@ -240,6 +255,7 @@ static int take_embd(struct base *b)
     return b->embd ? 0 : -ENOMEM;
 }
 
+/* (max_pos, head_dim): cosines, then sines. In double, as a position times a frequency is large. */
 static int take_angles(struct base *b)
 {
     uint32_t half = b->m->head_dim / 2;
@@ -274,6 +290,7 @@ static int take_all(struct base *b)
         r = take_angles(b);
     for (uint32_t i = 0; r == 0 && i < m->n_layer; i++)
         r = take_layer(b, &m->layers[i], &b->layers[i]);
+    /* What was put may not have arrived. */
     return r == 0 ? b->on->ops->error(b->on) : r;
 }
 
@@ -295,6 +312,7 @@ static size_t matrices_len(const struct base *b)
     return b->m->n_layer * n;
 }
 
+/* A base that trains has its embeddings and vectors as parameters, which are counted apart. */
 size_t base_room(const struct base *b, bool trains)
 {
     const struct model *m = b->m;
@@ -308,6 +326,7 @@ size_t base_room(const struct base *b, bool trains)
 size_t base_n_values(const struct base *b)
 {
     const struct model *m = b->m;
+    /* The file has no output matrix of its own. */
     bool tied = m->packed.extents[PACKED_OUTPUT].len == 0;
     size_t n_vectors = 2 * (size_t)m->n_embd + (m->arch == MODEL_QWEN2 ? b->n_qkv : 0);
 
@@ -364,7 +383,8 @@ static struct optim_tensor *add_param(struct base *b, const char *name, size_t n
     return at < 0 ? NULL : &b->params->t[at];
 }
 
-/* *p becomes the parameter of its values; NULL: there is none. */
+/* *p becomes the parameter of its values; NULL: there is none. The parameter is read from now on;
+ * what it was read from is given back by whoever owns it. */
 static bool train_vector(struct base *b, const char *name, const float **p, size_t n, bool decays,
                          float **ret_d)
 {
@@ -381,6 +401,7 @@ static bool train_vector(struct base *b, const char *name, const float **p, size
     return true;
 }
 
+/* w stays: products take its narrowed values, which base_refresh makes of the parameter. */
 static bool train_matrix(struct base *b, const char *name, uint32_t layer, enum base_matrix w)
 {
     struct optim_tensor *t = add_param(b, name, base_len(b, w), true);
@@ -413,6 +434,7 @@ static bool train_layer(struct base *b, uint32_t layer)
     }
     for (size_t i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
         snprintf(name, sizeof(name), "base.layers.%u.%s", layer, vectors[i].name);
+        /* Neither biases nor norms decay. */
         if (!train_vector(b, name, vectors[i].p, vectors[i].n, false, vectors[i].d))
             return false;
     }
@@ -424,6 +446,7 @@ static bool train_output(struct base *b)
     const struct model *m = b->m;
     struct optim_tensor *t;
 
+    /* A tied output is the embedding: both add to one gradient. */
     b->p_output = b->embd;
     b->d_output = b->d_embd;
     if (m->output.data == m->embd.data)
@@ -452,11 +475,13 @@ int base_train(struct base *b, struct optim *params)
         !train_output(b))
         return -ENOMEM;
     optim_put(params, first);
+    /* The parameter has taken its place: an 8B's is 2 GB. */
     give_back(b, b->own_embd);
     b->own_embd = NULL;
     return b->on->ops->error(b->on);
 }
 
+/* p_output: whether the base trains. */
 void base_refresh(struct base *b)
 {
     for (uint32_t i = 0; b->p_output && i < b->m->n_layer; i++)

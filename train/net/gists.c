@@ -1,3 +1,8 @@
+/* train/net/gists.c - what gists have of their own: their embedding and, of each layer, matrices in
+ * the place of the base's. Whole matrices are parameters as they are. Of low rank only A and B are:
+ * W + B A is made anew after each step, rows are multiplied with that, and the derivative by it is
+ * turned into theirs once a step.
+ */
 #include "train/net/gists.h"
 
 #include "base/draw.h"
@@ -14,7 +19,8 @@
 
 /* --- parameters ------------------------------------------------------------------------------- */
 
-/* Indices: the embedding, then for each layer its matrices, or A and B of each projection. */
+/* Indices: the embedding, then for each layer its matrices, or A and B of each projection.
+ * Parameters have numbers and no pointers: the list moves when it grows. */
 static uint32_t per_layer(const struct gists *g)
 {
     return g->shape.rank ? 2 * g->shape.n_projections : g->n_matrices;
@@ -36,6 +42,7 @@ struct projection {
     uint32_t row, n_out, n_in;
 };
 
+/* Several projections are rows of one matrix: q, k and v, gate and up. */
 static struct projection projection(const struct gists *g, unsigned p)
 {
     struct projection ret;
@@ -47,6 +54,7 @@ static struct projection projection(const struct gists *g, unsigned p)
 
 /* --- open ------------------------------------------------------------------------------------- */
 
+/* A is random and B zero, so W + B A begins as W. The state goes on from layer to layer. */
 static int add_low_rank(struct gists *g, uint32_t layer, uint64_t *state)
 {
     uint32_t rank = g->shape.rank;
@@ -71,6 +79,7 @@ static int add_low_rank(struct gists *g, uint32_t layer, uint64_t *state)
     return 0;
 }
 
+/* A copy of the base's matrix, which then goes its own way. */
 static int add_full(struct gists *g, uint32_t layer)
 {
     char name[OPTIM_NAME_MAX + 1];
@@ -87,6 +96,7 @@ static int add_full(struct gists *g, uint32_t layer)
     return 0;
 }
 
+/* The embedding begins as zero: a gist is a copy of its last token then. */
 static int add_params(struct gists *g)
 {
     uint64_t state = g->shape.seed;
@@ -96,6 +106,7 @@ static int add_params(struct gists *g)
     for (uint32_t i = 0; r >= 0 && i < g->b->m->n_layer; i++)
         r = g->shape.rank ? add_low_rank(g, i, &state) : add_full(g, i);
     if (r >= 0)
+        /* What was written are the host's copies. */
         optim_put(&g->params, 0);
     return r < 0 ? r : 0;
 }
@@ -110,6 +121,7 @@ static int make_layer(struct gists *g, uint32_t layer, float *d)
         l->w[w] = ops_of(g)->alloc(g->b->on, base_len(g->b, w) * tensors_size(g->b->type));
         if (!l->w[w])
             return -ENOMEM;
+        /* Of whole matrices the derivative is the parameter's own. */
         l->d[w] = d ? d + off : param(g, layer, w)->g;
     }
     return 0;
@@ -130,6 +142,8 @@ static int make_layers(struct gists *g)
         return -ENOMEM;
     if (g->shape.rank && all) {
         g->n_d_whole = n_layer * all;
+        /* One for all layers, as it is narrowed at once; derivatives are kept of all of them until
+         * gists_collect. */
         g->whole = ops_of(g)->alloc(g->b->on, largest * sizeof(float));
         g->d_whole = ops_of(g)->alloc(g->b->on, g->n_d_whole * sizeof(float));
         if (!g->whole || !g->d_whole)
@@ -145,10 +159,13 @@ static struct gists describe(const struct base *b, const struct gists_shape *sha
     struct gists g = { .b = b, .shape = *shape };
 
     for (unsigned p = 0; p < shape->n_projections; p++)
+        /* Projections are in the order of the matrices, and all up to the last one are the gists'
+         * own. */
         g.n_matrices = projection(&g, p).matrix + 1;
     return g;
 }
 
+/* As make_layers and add_params have it. */
 size_t gists_room(const struct base *b, const struct gists_shape *shape, size_t *ret_values)
 {
     struct gists g = describe(b, shape);
@@ -207,7 +224,7 @@ void gists_close(struct gists *g)
 
 /* --- matrices --------------------------------------------------------------------------------- */
 
-/* w (n_out, n_in) += B A */
+/* w (n_out, n_in) += B A By the host, of a file that is read. */
 static void add_product(const struct projection *q, const float *a, const float *b, uint32_t rank,
                         float *w)
 {
@@ -235,6 +252,7 @@ static const float *whole_matrix(struct gists *g, uint32_t layer, enum base_matr
     return g->whole;
 }
 
+/* The base may have changed, too (train-base): it is part of W. */
 void gists_refresh(struct gists *g)
 {
     for (uint32_t i = 0; i < g->b->m->n_layer; i++)
@@ -242,6 +260,7 @@ void gists_refresh(struct gists *g)
             base_put(g->b, w, whole_matrix(g, i, w), g->layers[i].w[w]);
 }
 
+/* Before a step: sequences add to them. */
 void gists_zero_gradients(struct gists *g)
 {
     optim_zero_gradients(&g->params);
@@ -269,6 +288,7 @@ static void collect(const struct gists *g, uint32_t layer, unsigned p)
         q.n_out, rank, q.n_in, dw, floats(a->p_on, q.n_in, true), floats(b->g, rank, false), false
     };
 
+    /* They are set and not added to: dW has all sequences in it. */
     ops_of(g)->product(g->b->on, &da);
     ops_of(g)->product(g->b->on, &db);
 }
@@ -279,6 +299,8 @@ void gists_collect(struct gists *g)
         for (unsigned p = 0; p < g->shape.n_projections; p++)
             collect(g, i, p);
         for (enum base_matrix w = 0; w < g->n_matrices; w++)
+            /* The base's W is part of the gists' own: with train-base it learns from their rows,
+             * too. */
             if (g->b->layers[i].d[w])
                 ops_of(g)->add(g->b->on, g->b->layers[i].d[w], g->layers[i].d[w], 1,
                                (uint32_t)base_len(g->b, w));
@@ -287,7 +309,8 @@ void gists_collect(struct gists *g)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* w (n_out, n_in), the base model's, becomes what the file has in its place. */
+/* w (n_out, n_in), the base model's, becomes what the file has in its place. Files may have a
+ * matrix, low rank on the base's, or both. */
 static int fill_full(const struct projection *q, const struct adapter_projection *from, float *w)
 {
     uint32_t rank = from->a.n_rows;
@@ -307,6 +330,7 @@ static int fill_full(const struct projection *q, const struct adapter_projection
     return 0;
 }
 
+/* A file that has more than the recipe trains would lose it: it is refused. */
 static int fill_projection(struct gists *g, const struct adapter_projection *from, uint32_t layer,
                            unsigned p, const char *path, struct why *why)
 {
@@ -439,6 +463,7 @@ int gists_save(const struct gists *g, const char *path, const char *digest, cons
                                .replace = true };
     struct adapter_write_tensor *t;
     size_t len = 0;
+    /* What is trained is where it is computed. */
     int r = optim_fetch(&g->params);
 
     if (r < 0)

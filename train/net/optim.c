@@ -1,3 +1,6 @@
+/* train/net/optim.c - AdamW over a list of tensors, wherever they are computed with, and files of
+ * all of it.
+ */
 #include "train/net/optim.h"
 
 #include "train/net/tensors_cpu.h"
@@ -22,6 +25,7 @@ struct file_head {
 };
 _Static_assert(sizeof(struct file_head) == 48, "layout");
 
+/* Whole cache lines. */
 static float *zeros(size_t n)
 {
     size_t len = (n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
@@ -37,7 +41,8 @@ static const struct tensors_ops *ops_of(const struct optim *o)
     return o->on ? o->on->ops : &tensors_cpu;
 }
 
-/* Values are another memory's. */
+/* Values are another memory's. Values are another memory's. Then the host's p, m and v are copies,
+ * for files, and gradients are nowhere but there. */
 static bool is_apart(const struct optim *o)
 {
     return !ops_of(o)->host;
@@ -58,7 +63,8 @@ static float *zeros_apart(const struct optim *o, size_t n)
     return p;
 }
 
-/* Its place where it is computed. */
+/* Its place where it is computed. What was allocated stays in *t, also where something is missing:
+ * optim_fini gives it back. */
 static bool settle(const struct optim *o, struct optim_tensor *t)
 {
     if (!is_apart(o)) {
@@ -75,6 +81,7 @@ static bool settle(const struct optim *o, struct optim_tensor *t)
     return t->p_on && t->m_on && t->v_on && t->g;
 }
 
+/* Pointers to tensors of before are stale then: who keeps something keeps their arrays. */
 int optim_add(struct optim *o, const char *name, size_t n, bool decays)
 {
     struct optim_tensor *t;
@@ -110,6 +117,7 @@ void optim_put(struct optim *o, uint32_t first)
     }
 }
 
+/* For files. A get waits, and the last one for all of them. */
 int optim_fetch(const struct optim *o)
 {
     for (uint32_t i = 0; is_apart(o) && i < o->n; i++) {
@@ -157,7 +165,8 @@ void optim_zero_gradients(struct optim *o)
         ops_of(o)->clear(o->on, o->t[i].g, o->t[i].n * sizeof(float));
 }
 
-/* In an order that does not depend on the number of threads. */
+/* In an order that does not depend on the number of threads. Fixed tensors are no part of it: they
+ * would have gradients scaled that nobody uses. */
 static double norm_of(const struct optim *o)
 {
     double all = 0;
@@ -168,6 +177,7 @@ static double norm_of(const struct optim *o)
     return sqrt(all);
 }
 
+/* What is the same for all values is worked out in double, once. */
 static void adamw(const struct optim *o, const struct optim_tensor *t,
                   const struct optim_rule *rule, double lr, uint64_t step, double scale)
 {
@@ -192,8 +202,10 @@ static void adamw(const struct optim *o, const struct optim_tensor *t,
 double optim_step(struct optim *o, const struct optim_rule *rule, double lr, uint64_t step)
 {
     double norm = norm_of(o);
+    /* 1e-6 as torch.nn.utils.clip_grad_norm_ has it. */
     double scale = rule->clip > 0 && norm + 1e-6 > rule->clip ? rule->clip / (norm + 1e-6) : 1.0;
 
+    /* Moments would never get rid of it. */
     if (!isfinite(norm))
         return norm;
     for (uint32_t i = 0; i < o->n; i++)
@@ -206,6 +218,7 @@ double optim_lr(double lr, double floor, uint64_t warmup, uint64_t n_steps, uint
 {
     double done;
 
+    /* From the first step on it is above 0. */
     if (step < warmup)
         return lr * (double)(step + 1) / (double)(warmup + 1);
     if (n_steps <= warmup)
@@ -224,6 +237,7 @@ struct stream {
     bool ok;
 };
 
+/* After the first error nothing: `ok` is looked at once, at the end. */
 static void put(struct stream *s, const void *p, size_t n)
 {
     s->ok = s->ok && fwrite(p, 1, n, s->f) == n;
@@ -238,6 +252,7 @@ static void get(struct stream *s, void *p, size_t n)
         XXH3_128bits_update(s->hash, p, n);
 }
 
+/* errno is set where it fails, but for the hash, for which the caller has set ENOMEM. */
 static bool stream_open(struct stream *s, const char *path, const char *mode)
 {
     *s = (struct stream){ .f = fopen(path, mode), .hash = XXH3_createState(), .ok = true };
@@ -278,7 +293,9 @@ static int write_all(const struct optim *o, const char *path, const struct optim
             put(&s, t->v, n * sizeof(float));
         }
         sum = XXH3_128bits_digest(s.hash);
+        /* The sum of what stands before it; put adds it to a hash that nobody asks any more. */
         put(&s, &sum, sizeof(sum));
+        /* On the disk before it takes the old one's name. */
         if (!s.ok || fflush(s.f) != 0 || fsync(fileno(s.f)) < 0)
             r = -(errno ? errno : EIO);
     } else {
@@ -309,6 +326,8 @@ int optim_save(const struct optim *o, const char *path, const struct optim_progr
     return r;
 }
 
+/* Values go to their places before the sum is known: a run whose checkpoint is damaged does not
+ * begin. */
 static int read_tensor(struct stream *s, struct optim_tensor *t, const char *path, struct why *why)
 {
     char name[OPTIM_NAME_MAX + 1] = "";
@@ -327,6 +346,7 @@ static int read_tensor(struct stream *s, struct optim_tensor *t, const char *pat
     return 0;
 }
 
+/* By its length first, so that a damaged one asks for no memory. */
 static int read_recipe(struct stream *s, const struct file_head *head, const char *path,
                        const char *recipe, struct why *why)
 {
