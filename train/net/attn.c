@@ -1,3 +1,8 @@
+/* train/net/attn.c - attention by the CPU: a task is a segment and a KV head with its group of
+ * query heads, and a thread takes one after the other. The way back has two passes, so that no two
+ * threads add to the same row and sums do not depend on who came first: tasks leave what they make
+ * of keys in dkv, then each head gathers its own, segment by segment.
+ */
 #include "train/net/attn.h"
 
 #include "train/net/gemm.h"
@@ -63,6 +68,7 @@ static const float *angle(const struct tensors_heads *b, uint32_t pos)
 
 /* --- scratch ---------------------------------------------------------------------------------- */
 
+/* What depends on how many keys there are. */
 static void lane_free_keys(struct lane *w)
 {
     free(w->k);
@@ -91,6 +97,7 @@ static void *bytes(size_t n, size_t size)
     return aligned_alloc(ALIGN, (n * size + ALIGN - 1) / ALIGN * ALIGN);
 }
 
+/* By the thread that the lane is for: see attn_open. */
 static bool lane_open(struct lane *w, const struct tensors_heads *b)
 {
     size_t n = (size_t)group(b) * BLOCK * b->head_dim;
@@ -117,6 +124,7 @@ static bool lane_keys(struct lane *w, const struct tensors_heads *b, size_t n_ke
     return w->k && w->v && w->p && w->ds && w->s && w->dp;
 }
 
+/* As lane_open, lane_keys and make_room have it. */
 size_t attn_room(const struct tensors_heads *heads, const struct tensors_sizes *s)
 {
     size_t typed = tensors_size(heads->type), f = sizeof(float), hd = heads->head_dim,
@@ -161,6 +169,7 @@ void attn_close(struct attn *a)
     free(a);
 }
 
+/* Products keep their own errors: a task can't stop the others. */
 int attn_error(const struct attn *a)
 {
     for (uint32_t i = 0; i < a->n_lanes; i++)
@@ -173,6 +182,7 @@ static int make_room(struct attn *a, const struct sight *l, bool back)
 {
     size_t all = 0;
 
+    /* Grows and stays: a run has the same few layouts all the time. */
     if (l->max_keys > a->n_keys) {
         a->n_keys = 0;
         for (uint32_t i = 0; i < a->n_lanes; i++)
@@ -207,6 +217,7 @@ static struct sight_key key_at(const struct task *t, uint32_t i)
     return (struct sight_key){ row, t->l->rows[row].pos };
 }
 
+/* Typed, as products take them; rotated in f32. */
 static void load_keys(const struct task *t)
 {
     const struct tensors_heads *b = t->a->b;
@@ -224,6 +235,7 @@ static void load_keys(const struct task *t)
     }
 }
 
+/* Scaled here, so that scores come out of the product as they are. */
 static void load_queries(const struct task *t, const struct block *k)
 {
     const struct tensors_heads *b = t->a->b;
@@ -268,6 +280,7 @@ struct spans {
     uint32_t end, from, to;
 };
 
+/* Memory is before all else, and all of it is seen. */
 static struct spans spans_of(const struct task *t, uint32_t row)
 {
     const struct sight_row *r = &t->l->rows[row];
@@ -277,7 +290,8 @@ static struct spans spans_of(const struct task *t, uint32_t row)
                            gists + r->gist_end };
 }
 
-/* What is not seen becomes zero. */
+/* What is not seen becomes zero. The span of gists may begin behind the keys that the block was
+ * given, or be empty. */
 static void blind(float *s, const struct spans *v, uint32_t n)
 {
     uint32_t from = v->from < n ? v->from : n;
@@ -290,6 +304,7 @@ static void blind(float *s, const struct spans *v, uint32_t n)
     memset(s + v->to, 0, (n - v->to) * sizeof(*s));
 }
 
+/* Returns the logarithm of the sum, from which the way back makes the same probabilities again. */
 static float softmax(float *s, const struct spans *v, uint32_t n)
 {
     float max = vec_max(s, v->end), sum;
@@ -335,6 +350,7 @@ static void forward_block(const struct task *t, const struct block *k)
 
             t->lse[lse_at(t, k->row + i, h)] = softmax(w->s + at * n_keys, &v, n_keys);
         }
+    /* All of it, rows and heads behind each other. */
     vec_put(b->type, w->p, w->s, (size_t)n * k->n * n_keys);
     gemm_run(w->gemm, n * k->n, hd, n_keys, typed(t, w->p, n_keys, false),
              typed(t, w->v, hd, false), floats(w->x, hd), false);
@@ -344,7 +360,8 @@ static void forward_block(const struct task *t, const struct block *k)
                     w->x + ((size_t)h * k->n + i) * hd, hd);
 }
 
-/* Probabilities again, and from dp the derivative by the scores. */
+/* Probabilities again, and from dp the derivative by the scores. d of a row is its output times the
+ * derivative by it: the sum of p dp over keys without a pass over them. */
 static void back_rows(const struct task *t, const struct block *k)
 {
     const struct tensors_heads *b = t->a->b;
@@ -366,6 +383,7 @@ static void back_rows(const struct task *t, const struct block *k)
         }
 }
 
+/* Typed for products in o, in f32 for that sum in x. */
 static void load_dout(const struct task *t, const struct block *k)
 {
     const struct tensors_heads *b = t->a->b;
@@ -378,6 +396,7 @@ static void load_dout(const struct task *t, const struct block *k)
     vec_get(b->type, t->lane->o, t->lane->x, (size_t)group(b) * k->n * hd);
 }
 
+/* Set and not added to: a row is in one block. */
 static void store_dq(const struct task *t, const struct block *k)
 {
     const struct tensors_heads *b = t->a->b;
@@ -411,6 +430,7 @@ static void back_block(const struct task *t, const struct block *k)
     vec_put(b->type, w->ds, w->dp, (size_t)n * n_keys);
     gemm_run(w->gemm, n, hd, n_keys, typed(t, w->ds, n_keys, false), typed(t, w->k, hd, false),
              floats(w->y, hd), false);
+    /* Over all query heads of the group at once: they share the key. */
     gemm_run(w->gemm, n_keys, hd, n, typed(t, w->ds, n_keys, true), typed(t, w->q, hd, false),
              floats(t->dk, hd), true);
     gemm_run(w->gemm, n_keys, hd, n, typed(t, w->p, n_keys, true), typed(t, w->o, hd, false),
@@ -428,6 +448,8 @@ static void each_block(const struct task *t, uint32_t first,
         struct block k = { g->raw + i, g->n_raw - i < BLOCK ? g->n_raw - i : BLOCK, 0 };
         uint32_t last = k.row + k.n - 1;
 
+        /* Later raw keys would be masked, and their scores made for nothing: half of the work in a
+         * long segment. */
         k.n_keys = t->l->rows[last].gist_end ? t->n_keys : g->n_memory + i + k.n;
         fn(t, &k);
     }
@@ -448,6 +470,7 @@ static void each_task(const struct task *all, void (*fn)(struct task *))
     for (uint32_t i = 0; i < n; i++) {
         struct task t = *all;
 
+        /* Which thread it is does not matter to the numbers. */
         t.lane = &t.a->lanes[omp_get_thread_num()];
         t.g = &t.l->segments[t.end_segment - 1 - i / n_heads]; /* the longest first */
         t.head = i % n_heads;
@@ -483,7 +506,8 @@ int attn_forward(struct attn *a, const struct sight *l, const struct tensors_att
     return r;
 }
 
-/* The task's derivatives by keys and values stand behind those of earlier segments and heads. */
+/* The task's derivatives by keys and values stand behind those of earlier segments and heads. By
+ * walking the segments: there are few. */
 static float *dkv_of(const struct task *t)
 {
     const struct tensors_heads *b = t->a->b;
@@ -505,7 +529,8 @@ static void back_task(struct task *t)
     each_block(t, t->l->n_frozen, back_block);
 }
 
-/* A row's key stands in its own segment and in the memory of all later ones. */
+/* A row's key stands in its own segment and in the memory of all later ones. Of one KV head, by one
+ * thread: keys of different heads lie in different columns. */
 static void gather_back(struct task *t)
 {
     const struct tensors_heads *b = t->a->b;
@@ -536,6 +561,7 @@ int attn_back(struct attn *a, const struct sight *l, const struct tensors_attend
         return r;
     t.dout = p->dout;
     t.dqkv = p->dqkv;
+    /* Rows get their dq here; dk and dv of each task wait in dkv, and are added up below. */
     each_task(&t, back_task);
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t h = 0; h < a->b->n_head_kv; h++) {

@@ -1,3 +1,6 @@
+/* train/net/gemm.c - products by oneDNN. It compiles a product for its shape, which takes longer
+ * than many of them run, so what is compiled is kept by shape, in a table with open addresses.
+ */
 #include "train/net/gemm.h"
 
 #include <errno.h>
@@ -8,6 +11,7 @@
 #define SLOTS 4096u /* shapes; when three quarters are used all are dropped */
 #define ALIGN 64u
 
+/* No padding: it is hashed and compared by its bytes. */
 struct shape {
     uint32_t m, n, k, lda, ldb, ldc;
     uint8_t type, c_type, flags, pad;
@@ -100,6 +104,7 @@ static uint32_t hash(const struct shape *s)
     return h;
 }
 
+/* Transposed is the same memory with its strides exchanged. */
 static bool describe(dnnl_memory_desc_t *d, uint32_t rows, uint32_t cols, uint32_t ld, bool t,
                      enum tensors_type type)
 {
@@ -126,6 +131,7 @@ static dnnl_primitive_attr_t attributes(bool add)
     return attr;
 }
 
+/* Memory objects have no memory yet: gemm_run gives it to them. */
 static bool compile(struct gemm *g, const struct shape *s, struct product *ret)
 {
     dnnl_memory_desc_t a, b, c;
@@ -169,6 +175,7 @@ static struct product *find(struct gemm *g, const struct shape *s)
     for (; g->products[i].run; i = (i + 1) % SLOTS)
         if (memcmp(&g->products[i].shape, s, sizeof(*s)) == 0)
             return &g->products[i];
+    /* Shapes of texts of all lengths would fill it: once in a long while all start over. */
     if (g->n_products >= SLOTS / 4 * 3) {
         drop_all(g);
         i = hash(s) % SLOTS;
@@ -179,6 +186,7 @@ static struct product *find(struct gemm *g, const struct shape *s)
     return &g->products[i];
 }
 
+/* One for all of them, since they run one after the other. */
 static bool scratch_for(struct gemm *g, size_t len)
 {
     if (len <= g->scratch_len)
@@ -200,6 +208,7 @@ void gemm_run(struct gemm *g, uint32_t m, uint32_t n, uint32_t k, struct tensors
                        0 };
     struct product *p;
 
+    /* After the first error products do nothing, as engine/tensors.h has it. */
     if (g->err || m == 0 || n == 0 || k == 0)
         return;
     p = find(g, &s);

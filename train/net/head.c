@@ -1,3 +1,6 @@
+/* train/net/head.c - rows of the last layer to logits and losses, in blocks: logits of a whole
+ * sequence, with a vocabulary of 128,256, would be gigabytes.
+ */
 #include "train/net/head.h"
 
 #include <errno.h>
@@ -12,11 +15,13 @@ struct head {
     const struct tensors_ops *ops; /* on's */
     void *xn, *dz;                 /* typed (BLOCK, n_embd), (BLOCK, n_vocab) */
     float *z, *dxn, *r;            /* (BLOCK, n_vocab), (BLOCK, n_embd), (BLOCK) */
+    /* Of the block at hand, the host's. */
     uint32_t index[BLOCK];
     struct tensors_ask asks[BLOCK];
     struct tensors_told told[BLOCK];
 };
 
+/* As head_open has it. */
 size_t head_room(const struct base *b)
 {
     size_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab, typed = tensors_size(b->type);
@@ -77,6 +82,7 @@ static struct tensors_mat floats(const float *p, uint32_t cols)
     return (struct tensors_mat){ p, cols, TENSORS_F32, false };
 }
 
+/* xn and r stay for back. */
 static void logits(struct head *h, const float *x, const struct head_row *rows, uint32_t n)
 {
     const struct base *b = h->b;
@@ -109,6 +115,7 @@ static void back(struct head *h, const float *x, uint32_t n, float *dx)
 
     multiply(h, n, n_embd, n_vocab, dz, base_mat(b, b->output, n_embd, false),
              floats(h->dxn, n_embd), false);
+    /* The same dz as it lies, transposed. */
     dz.t = true;
     if (b->d_output)
         multiply(h, n_vocab, n_embd, n, dz, (struct tensors_mat){ h->xn, n_embd, b->type, false },
@@ -118,6 +125,7 @@ static void back(struct head *h, const float *x, uint32_t n, float *dx)
     h->ops->norm_back(h->on, &norm);
 }
 
+/* Lists of the teacher's are the caller's, and read before loss returns. */
 static void ask(struct head *h, const struct head_row *rows, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -145,6 +153,7 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
             if (ret_logp)
                 ret_logp[at + i] = h->told[i].logp;
         }
+        /* Before the next block's logits take the place of these. */
         if (dx)
             back(h, x, m, dx);
     }

@@ -1,3 +1,11 @@
+/* train/net/layout.c - which row sees which, for a sequence of each kind. A text is cut into
+ * segments, of which each has raw rows, then its gists; what it leaves to later ones is memory, a
+ * list that only grows: a segment's is the first n_memory of it.
+ *
+ *     raw     tokens 0 .. n_tokens, segment by segment       (coarse-rec: each segment's gists, and
+ * then gists   those of segment 0, 1, ...                      its soft tokens, behind its own
+ * tokens)
+ */
 #include "train/net/layout.h"
 
 #include <errno.h>
@@ -19,12 +27,14 @@ static bool soft(const struct layout_shape *s)
     return s->kind == LAYOUT_GISTS && s->method == ADAPTER_COARSE_REC;
 }
 
+/* The text's first tokens alone are sinks. */
 static uint32_t sinks_of(const struct layout_shape *s, uint32_t text)
 {
     return text == 0 ? s->sinks : 0;
 }
 
-/* Tokens of a segment of text that no gist stands for before the first snippet. */
+/* Tokens of a segment of text that no gist stands for before the first snippet. Sinks stay raw, so
+ * a snippet need not have them; kinds that compress whole segments begin at 0. */
 static uint32_t lead(const struct layout_shape *s, uint32_t text)
 {
     return in_segment(s) || coarse(s) ? 0 : sinks_of(s, text);
@@ -42,6 +52,8 @@ static uint32_t text_len(const struct layout_shape *s, uint32_t text)
     return left < s->seg_len ? left : s->seg_len;
 }
 
+/* Nothing comes behind the last segment that could see its gists, but in_segment, whose own tokens
+ * do. */
 static uint32_t gists_of(const struct layout_shape *s, uint32_t text)
 {
     if (s->kind != LAYOUT_GISTS || (text + 1 == n_texts(s) && !in_segment(s)))
@@ -49,6 +61,7 @@ static uint32_t gists_of(const struct layout_shape *s, uint32_t text)
     return (text_len(s, text) - lead(s, text)) / s->ratio;
 }
 
+/* ratio: of a whole segment, so that a snippet never lies across two. */
 static bool suits(const struct layout_shape *s)
 {
     return s->n_tokens > 0 && s->seg_len > 0 && s->sinks < s->seg_len &&
@@ -62,11 +75,13 @@ static int allocate(struct layout *l)
 
     for (uint32_t i = 0; i < n; i++)
         l->n_gists += gists_of(s, i);
+    /* A soft token is another row of a gist. */
     l->n_rows = s->n_tokens + (soft(s) ? 2 : 1) * l->n_gists;
     l->rows = calloc(l->n_rows, sizeof(*l->rows));
     l->memory = calloc(l->n_rows, sizeof(*l->memory));
     l->segments = calloc(n_segments, sizeof(*l->segments));
     l->stages = calloc(n_segments, sizeof(*l->stages));
+    /* One more than there are: none is no error. */
     l->gists = calloc((size_t)l->n_gists + 1, sizeof(*l->gists));
     l->tokens = calloc(s->n_tokens, sizeof(*l->tokens));
     return l->rows && l->memory && l->segments && l->stages && l->gists && l->tokens ? 0 : -ENOMEM;
@@ -79,6 +94,7 @@ static void place_raw(struct layout *l, const struct sight_segment *g, uint32_t 
     const struct layout_shape *s = &l->shape;
 
     for (uint32_t o = 0; o < g->n_raw; o++) {
+        /* Full gists of the segment before it, which it sees. */
         uint32_t token = text * s->seg_len + o, before = in_segment(s) ? o / s->ratio : 0;
 
         l->tokens[token] = g->raw + o;
@@ -102,12 +118,16 @@ static void place_gists(struct layout *l, const struct sight_segment *g, uint32_
                                .token = text * s->seg_len + end - 1,
                                .from = SIGHT_NO_ROW };
 
+        /* Behind the segment, of which they see all. */
         if (coarse(s)) {
             r.pos = base + g->n_raw + j;
             r.raw_end = g->n_raw;
+            /* Each directly behind its snippet, with all before it. */
         } else if (in_segment(s)) {
             r.pos = base + end + j;
             r.raw_end = end;
+            /* A copy of the snippet's last token, where that stands, which sees itself as a gist
+             * instead of it, and no other gist of its segment. */
         } else {
             r.pos = base + end - 1;
             r.raw_end = end - 1;
@@ -124,12 +144,14 @@ static void place_soft(struct layout *l, const struct sight_segment *g, uint32_t
     for (uint32_t j = 0; j < g->n_raw; j++) {
         struct layout_gist *gist = &l->gists[first + j];
 
+        /* What is remembered of the gist is its soft token's keys. */
         gist->kv = g->raw + j;
         l->rows[g->raw + j] =
             (struct sight_row){ .pos = base + j, .raw_end = j + 1, .from = gist->row };
     }
 }
 
+/* Keys in memory have positions without holes: other ones than where they were computed. */
 static uint32_t keep(struct layout *l, uint32_t row, uint32_t pos)
 {
     l->memory[l->n_memory++] = (struct sight_key){ row, pos };
@@ -162,10 +184,14 @@ static uint32_t remember(struct layout *l, const struct sight_segment *g, uint32
                          uint32_t pos, uint32_t first)
 {
     const struct layout_shape *s = &l->shape;
+    /* From where on tokens stay raw, since no gist stands for them: the rest of the division. Of
+     * LAYOUT_NONE none do. */
     uint32_t rest = s->kind == LAYOUT_NONE ? g->n_raw : lead(s, text) + g->n_gists * s->ratio;
 
     for (uint32_t i = 0; i < sinks_of(s, text); i++)
         pos = keep(l, g->raw + i, pos);
+    /* The tokens behind the last snippet are left out: seg_len is a multiple of the ratio, and lead
+     * is 0. */
     if (soft(s))
         return add_soft(l, g->gist + g->n_gists, pos, first, g->n_gists);
     for (uint32_t j = 0; j < g->n_gists; j++)
@@ -175,6 +201,7 @@ static uint32_t remember(struct layout *l, const struct sight_segment *g, uint32
     return pos;
 }
 
+/* One segment of text after the other, each behind what those before it left. */
 static void fill(struct layout *l)
 {
     const struct layout_shape *s = &l->shape;
@@ -196,6 +223,7 @@ static void fill(struct layout *l)
         if (soft(s))
             add_stage(l, g.raw, g.gist + g.n_gists, g.gist, l->n_segments);
         l->segments[l->n_segments++] = g;
+        /* The last leaves nothing to anybody. */
         if (text + 1 < n)
             base = remember(l, &g, text, base, first);
         row = g.gist + 2 * g.n_gists;
@@ -203,6 +231,7 @@ static void fill(struct layout *l)
         first += g.n_gists;
     }
     l->n_kept = l->n_gists - gists_of(s, n - 1);
+    /* Without soft tokens no row needs another one's hidden state, and all are one stage. */
     if (!soft(s))
         l->stages[l->n_stages++] =
             (struct layout_stage){ 0, l->n_rows, s->n_tokens, 0, l->n_segments };
@@ -213,6 +242,7 @@ int layout_make(struct layout *l, const struct layout_shape *shape)
     int r;
 
     *l = (struct layout){ .shape = *shape };
+    /* One segment of everything, which sees itself causally. */
     if (shape->kind == LAYOUT_FULL)
         l->shape.seg_len = shape->n_tokens;
     if (!suits(&l->shape))
@@ -223,6 +253,8 @@ int layout_make(struct layout *l, const struct layout_shape *shape)
         return r;
     }
     fill(l);
+    /* The first segment's tokens are computed by the base alone, and see nothing that is trained.
+     */
     l->n_frozen =
         l->shape.base_trains || (in_segment(&l->shape) && l->n_gists) ? 0 : l->segments[0].n_raw;
     return 0;

@@ -1,3 +1,6 @@
+/* train/net/loss.c - losses of rows of logits by the CPU, and what they make of the logits in
+ * place: z, then exp(z - max), then the derivative.
+ */
 #include "train/net/loss.h"
 
 #include "train/net/vec.h"
@@ -14,6 +17,7 @@ static double teacher_loss(const float *exps, double sum, float lse, const struc
 {
     double loss = 0, p_rest = 1, q_rest = sum;
 
+    /* The teacher says n of its probabilities; all other ids are one more, the rest. */
     for (uint32_t k = 0; k < n; k++) {
         double p = row->teacher_p[k];
 
@@ -34,6 +38,7 @@ static double teacher_loss(const float *exps, double sum, float lse, const struc
 static struct tensors_told row_loss(float *z, uint32_t n_vocab, const struct tensors_ask *row,
                                     uint32_t n_teacher)
 {
+    /* What is needed of z later is taken out before vec_exp writes over it. */
     float at = z[row->target], max = vec_max(z, n_vocab), picked[TENSORS_TOP_MAX], sum, lse;
     float teacher = row->teacher_ids ? row->teacher_weight : 0, others = 0;
     struct tensors_told loss = { 0 };
@@ -48,6 +53,8 @@ static struct tensors_told row_loss(float *z, uint32_t n_vocab, const struct ten
     if (row->teacher_ids)
         loss.teacher = teacher * teacher_loss(z, sum, lse, row, n_teacher, picked, &others);
     vec_scale(z, (row->weight + teacher * others) / sum, n_vocab);
+    /* Ids that the teacher names have derivatives of their own, over what they got as one of the
+     * others. */
     for (uint32_t k = 0; row->teacher_ids && k < n_teacher; k++) {
         float q = expf(picked[k] - lse);
 
@@ -70,7 +77,7 @@ void loss_rows(const struct tensors_loss *a)
     }
 }
 
-/* The n largest of z, by insertion: n is small. z becomes something else. */
+/* The n largest of z, by insertion: n is small. z becomes something else. Ties: the lower id. */
 static void top_of(float *z, uint32_t n_vocab, uint32_t n, uint32_t *ids, float *p)
 {
     uint32_t have = 0;

@@ -1,3 +1,7 @@
+/* train/net/tensors_cpu.c - engine/tensors.h by the CPU: its memory is the process's, and an
+ * operation is done when its call returns. Each splits its rows among OpenMP's threads, and no sum
+ * of ours crosses from one thread to another, so it does not depend on how many there are.
+ */
 #include "train/net/tensors_cpu.h"
 
 #include "train/net/attn.h"
@@ -78,12 +82,14 @@ static int cpu_error(struct tensors *t)
     return cpu_of(t)->err ? cpu_of(t)->err : gemm_error(cpu_of(t)->gemm);
 }
 
+/* Nobody knows: other processes and the page cache have their parts in it. */
 static uint64_t cpu_left(struct tensors *t)
 {
     (void)t;
     return 0;
 }
 
+/* Of cache lines, as vectors' loads and oneDNN's best kernels want it. */
 static void *cpu_alloc(struct tensors *t, size_t n)
 {
     (void)t;
@@ -96,6 +102,7 @@ static void cpu_free(struct tensors *t, void *p)
     free(p);
 }
 
+/* put, get and copy are all the same here. */
 static void cpu_copy(struct tensors *t, void *to, const void *from, size_t n)
 {
     (void)t;
@@ -108,7 +115,8 @@ static void cpu_clear(struct tensors *t, void *p, size_t n)
     memset(p, 0, n);
 }
 
-/* Of each thread's own, n values. */
+/* Of each thread's own, n values. Grows and stays. An error is kept, as operations return nothing.
+ */
 static bool make_lanes(struct cpu *c, size_t n)
 {
     if (n <= c->lane_len)
@@ -128,6 +136,7 @@ static float *lane(const struct cpu *c)
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
+/* oneDNN has threads of its own. */
 static void cpu_product(struct tensors *t, const struct tensors_product *p)
 {
     gemm_run(cpu_of(t)->gemm, p->m, p->n, p->k, p->a, p->b, p->c, p->add);
@@ -160,6 +169,7 @@ static void cpu_add(struct tensors *t, float *y, const float *x, uint32_t n_rows
         vec_add(y + (size_t)i * n, x, n);
 }
 
+/* In f32 first: y may be bf16. */
 static void cpu_norm(struct tensors *t, const struct tensors_norm *a)
 {
     struct cpu *c = cpu_of(t);
@@ -177,6 +187,7 @@ static void cpu_norm(struct tensors *t, const struct tensors_norm *a)
     }
 }
 
+/* dy is scratch behind it. */
 static void cpu_norm_back(struct tensors *t, const struct tensors_norm_back *a)
 {
     (void)t;
@@ -261,6 +272,7 @@ static void cpu_take(struct tensors *t, const struct tensors_take *a)
     }
 }
 
+/* One after the other: several may add to the same row of the table. */
 static void cpu_give(struct tensors *t, const struct tensors_give *a)
 {
     (void)t;
@@ -296,6 +308,7 @@ static int cpu_attn_open(struct tensors *t, const struct tensors_heads *h,
     return 0;
 }
 
+/* A copy of pointers: lists are the caller's, who keeps them until the next call of it. */
 static void cpu_attn_see(struct tensors_attn *a, const struct sight *s)
 {
     a->sight = *s;
@@ -359,6 +372,7 @@ static void cpu_adamw(struct tensors *t, const struct tensors_adamw *a)
     for (size_t i = 0; i < a->n; i++) {
         float g = a->g[i] * a->scale;
 
+        /* Each value for itself, so any split among threads gives the same. */
         a->m[i] = b1 * a->m[i] + (1.0f - b1) * g;
         a->v[i] = b2 * a->v[i] + (1.0f - b2) * g * g;
         a->p[i] = a->p[i] * a->keep - a->rate * a->m[i] / (sqrtf(a->v[i]) * a->root + a->eps);

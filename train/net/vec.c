@@ -1,3 +1,7 @@
+/* train/net/vec.c - loops over floats, compiled for several instruction sets (base/clones.h): plain
+ * C that compilers make vectors of. `omp simd` allows it to add in the order of lanes, which is the
+ * same in every run on a machine.
+ */
 #include "train/net/vec.h"
 
 #include "base/clones.h"
@@ -5,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+/* To nearest, ties to even. */
 static inline uint16_t to_bf16(float x)
 {
     uint32_t u;
@@ -40,6 +45,7 @@ static inline float exp_of(float x)
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     e = ((int32_t)n + 127) << 23;
+    /* 2^n by its exponent's bits: n is between -126 and 127. */
     float two_n;
     memcpy(&two_n, &e, 4);
     return p * two_n;
@@ -97,6 +103,7 @@ CLONES float vec_dot(const float *x, const float *y, size_t n)
     return sum;
 }
 
+/* In double: 8B's gradients are a sum over more terms than f32 has digits for. */
 CLONES double vec_sum_squares(const float *x, size_t n)
 {
     double sum = 0;
@@ -107,6 +114,7 @@ CLONES double vec_sum_squares(const float *x, size_t n)
     return sum;
 }
 
+/* A NaN is passed over; the sum of exponents finds it. */
 CLONES float vec_max(const float *x, size_t n)
 {
     float m = -INFINITY;
@@ -148,6 +156,7 @@ CLONES float vec_norm(float *y, const float *x, const float *w, float eps, size_
     return r;
 }
 
+/* dy becomes dy w. */
 CLONES void vec_norm_back(float *dx, float *dy, const float *x, const float *w, float r, size_t n)
 {
     float sum = 0, c;
@@ -174,6 +183,7 @@ CLONES void vec_swiglu(float *y, const float *g, const float *u, size_t n)
         y[i] = g[i] / (1.0f + exp_of(-g[i])) * u[i];
 }
 
+/* g and u become the derivatives by themselves. */
 CLONES void vec_swiglu_back(float *g, float *u, const float *dy, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -185,6 +195,8 @@ CLONES void vec_swiglu_back(float *g, float *u, const float *dy, size_t n)
     }
 }
 
+/* The two halves of a head turn against each other, as rotary embeddings of llama do once weights
+ * are in the engine's order. */
 CLONES void vec_rotate(float *x, const float *angle, uint32_t hd, bool back)
 {
     uint32_t half = hd / 2;
