@@ -88,6 +88,34 @@ static bool may_stay(const struct turns *l, const struct turn *t)
            !j->out.lost && (has_ended(t) || (j->live && j->conn));
 }
 
+static unsigned count_of(const struct turns *l, const char *who)
+{
+    unsigned n = 0;
+
+    for (const struct turn *t = l->list; t; t = t->next)
+        n += strcmp(t->who, who) == 0;
+    return n;
+}
+
+/* The turn that goes for t, of those that have ended: of the key that has most of them, the one
+ * that was left longest ago. So nobody's answer ends because another leaves many. NULL: none has
+ * ended; those that go on have a live session each, and of these there are no more than places. */
+static struct turn **to_end(struct turns *l, const struct turn *t)
+{
+    struct turn **end = NULL;
+    unsigned most = 0;
+
+    for (struct turn **at = &l->list; *at; at = &(*at)->next) {
+        unsigned n = count_of(l, (*at)->who) + (strcmp((*at)->who, t->who) == 0);
+
+        if (has_ended(*at) && n >= most) {
+            end = at;
+            most = n;
+        }
+    }
+    return end;
+}
+
 /* A place for t: of a session there is one turn, the newest. What has to go; the lock is held. */
 static struct turn *make_place(struct turns *l, struct turn *t)
 {
@@ -99,9 +127,8 @@ static struct turn *make_place(struct turns *l, struct turn *t)
         return take_out(l, at);
     if (l->n < l->max)
         return NULL;
-    for (at = &l->list; (*at)->next; at = &(*at)->next)
-        ;
-    return take_out(l, at);
+    at = to_end(l, t);
+    return at ? take_out(l, at) : t;
 }
 
 void turns_leave(struct turns *l, struct turn *t, const char *who)

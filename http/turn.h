@@ -13,8 +13,8 @@
  * window. What has ended is kept, too, heard or not: nobody knows what arrived.
  *
  * Its time begins when the client leaves. When that is over the answer is cancelled, and its
- * session ends. There are at most as many turns here as live sessions may be open: the one that was
- * left longest ago makes place.
+ * session ends. There are at most as many turns here as live sessions may be open: of those that
+ * have ended one of the key that has most makes place, the one that was left longest ago.
  *
  * Threads    all. The lock is held while a turn here goes on, a millisecond a turn and round.
  * Ownership  of turns that were left, until turns_take.
