@@ -3,6 +3,7 @@
 
 #include "engine/kv/pool.h"
 
+/* Every device's part, copies included. */
 static int clear_part(void *arg, uint32_t device, void *at, size_t off, size_t n, bool first)
 {
     struct cuda *c = arg;
@@ -12,6 +13,7 @@ static int clear_part(void *arg, uint32_t device, void *at, size_t off, size_t n
     return part_clear(&c->parts[device], at, n);
 }
 
+/* Queued: whoever reads it next comes behind it. */
 int cuda_clear(struct backend *b, void *mem, size_t n)
 {
     struct cuda *c = cuda_of(b);
@@ -23,7 +25,8 @@ int cuda_clear(struct backend *b, void *mem, size_t n)
     return said(c, r);
 }
 
-/* All that devices have of what was just allocated. */
+/* All that devices have of what was just allocated. All units at once: their parts of a device lie
+ * side by side. A failed one takes the memory back. */
 static int clear_whole(struct cuda *c, void *mem)
 {
     int r = 0;
@@ -39,6 +42,7 @@ static int clear_whole(struct cuda *c, void *mem)
     return r;
 }
 
+/* Of several devices, a copy on each: nobody knows yet who reads it. */
 int cuda_alloc(struct backend *b, size_t n, void **ret)
 {
     struct cuda *c = cuda_of(b);
@@ -59,6 +63,9 @@ int cuda_alloc(struct backend *b, size_t n, void **ret)
     return 0;
 }
 
+/* By layers: who is not the first takes rows up where another left them. By parts of each layer
+ * nobody is before or behind anybody; the last one alone has the output matrix, as it would be its
+ * size on each. */
 static struct spread_view view_of(const struct cuda *c, uint32_t i)
 {
     bool tensors = c->split == BACKEND_SPLIT_TENSOR;
@@ -72,7 +79,8 @@ static struct spread_view view_of(const struct cuda *c, uint32_t i)
                                  .divide = tensors ? &c->divide : NULL };
 }
 
-/* Of the same model as before, when a device was lost: its pool is to fit again. */
+/* Of the same model as before, when a device was lost: its pool is to fit again. Layers by what
+ * devices have free; parts of each layer are the same for all. */
 static int divide(struct cuda *c, const struct model *m, struct why *why)
 {
     uint64_t room[BACKEND_DEVICES_MAX];
@@ -82,6 +90,8 @@ static int divide(struct cuda *c, const struct model *m, struct why *why)
         room[i] = rt_left(c->parts[i].rt);
     if (c->split == BACKEND_SPLIT_TENSOR)
         r = divide_tensors(m, c->n, &c->divide, why);
+    /* The division stays for a model that is loaded again, so that its pages have the same shape.
+     */
     else if (c->divide.n == 0 || c->divide.first[c->n] != m->n_layer)
         r = divide_layers(m, room, c->n, &c->divide, why);
     for (uint32_t i = 0; i < c->n && r == 0; i++)
@@ -89,6 +99,7 @@ static int divide(struct cuda *c, const struct model *m, struct why *why)
     return r;
 }
 
+/* One device has them as they are packed. */
 int cuda_alloc_weights(struct backend *b, const struct model *m, void **ret, struct why *why)
 {
     struct cuda *c = cuda_of(b);
@@ -115,6 +126,7 @@ int cuda_alloc_pages(struct backend *b, const struct pool *p, void **ret)
 
     if (r < 0 || !c->spread)
         return r < 0 ? r : cuda_alloc(b, p->mem_len, ret);
+    /* Weights come first: they say which layers are whose. */
     if (c->divide.n == 0 || c->divide.first[c->n] != p->n_layer)
         return -EINVAL;
     r = spread_alloc_pages(c->spread, &c->divide, p, &mem);
@@ -125,7 +137,8 @@ int cuda_alloc_pages(struct backend *b, const struct pool *p, void **ret)
     return said(c, r);
 }
 
-/* Copies and kernels that are queued may still read or write it. */
+/* Copies and kernels that are queued may still read or write it. A lost device is not waited for.
+ */
 void cuda_free(struct backend *b, void *mem, size_t n)
 {
     struct cuda *c = cuda_of(b);
@@ -139,7 +152,8 @@ void cuda_free(struct backend *b, void *mem, size_t n)
         rt_free(c->parts[0].rt, mem);
 }
 
-/* A device's memory is never swapped out. */
+/* A device's memory is never swapped out. 0, so that callers need not know where their memory is.
+ */
 int cuda_lock(struct backend *b, void *mem, size_t n)
 {
     (void)b;
@@ -148,6 +162,7 @@ int cuda_lock(struct backend *b, void *mem, size_t n)
     return 0;
 }
 
+/* The first device last: it is the one that pinned it (rt_pin_too). */
 static void unpin(struct cuda *c, void *mem)
 {
     for (uint32_t i = c->n; i-- > 0;)
@@ -171,6 +186,7 @@ int cuda_pin(struct backend *b, void *mem, size_t n)
     return r;
 }
 
+/* Spills alone read or write memory that callers pinned. */
 void cuda_unpin(struct backend *b, void *mem, size_t n)
 {
     struct cuda *c = cuda_of(b);
@@ -196,6 +212,7 @@ struct copying {
     uint64_t ticket; /* 0: none */
 };
 
+/* Every device that has a part is put; of copies the first alone is read. */
 static int copy_part(void *arg, uint32_t device, void *at, size_t off, size_t n, bool first)
 {
     struct copying *copy = arg;
@@ -210,6 +227,8 @@ static int copy_part(void *arg, uint32_t device, void *at, size_t off, size_t n,
                     : part_put(p, at, copy->from + off, n, ret_ticket);
 }
 
+/* One ticket for all devices: it is done when none of them has a copy of it any more. A copy of no
+ * bytes has the one before it. */
 static int copy_parts(struct copying *copy, const void *mem, size_t n, uint64_t *ret_ticket)
 {
     struct cuda *c = copy->c;
@@ -245,7 +264,7 @@ int cuda_get(struct backend *b, void *host, const void *from, size_t n, uint64_t
     return said(c, r);
 }
 
-/* What a device has of each layer lies there side by side. */
+/* What a device has of each layer lies there side by side. len: of a layer, all heads. */
 static int get_heads(struct cuda *c, uint32_t device, uint8_t *host, const void *from, size_t len)
 {
     struct part *p = &c->parts[device];
@@ -258,6 +277,7 @@ static int get_heads(struct cuda *c, uint32_t device, uint8_t *host, const void 
     return r;
 }
 
+/* Each device has its own layers' values in its own copy: together they are the whole. */
 int cuda_get_layers(struct backend *b, void *host, const void *from, size_t len)
 {
     struct cuda *c = cuda_of(b);
@@ -277,6 +297,7 @@ int cuda_get_layers(struct backend *b, void *host, const void *from, size_t len)
     return said(c, r);
 }
 
+/* 1: on all of them. */
 int cuda_done(struct backend *b, uint64_t ticket)
 {
     struct cuda *c = cuda_of(b);
@@ -302,6 +323,7 @@ int cuda_copy_page(struct backend *b, const struct pool *pool, uint32_t from, ui
     struct cuda *c = cuda_of(b);
     int r = ready(c);
 
+    /* Each of its part; inside of a device, so nothing crosses. */
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
         struct pool p = view_pool(&c->parts[i].view, pool);
 

@@ -1,3 +1,7 @@
+/* cuda/link.c - rows from one device to the next, by peer copies or through the host's memory. Two
+ * events make both sides wait: `there` says that the rows can be taken, `taken` that they were, and
+ * what held them may be written again.
+ */
 #include "cuda/link.h"
 
 #include <assert.h>
@@ -14,11 +18,13 @@ struct link {
     struct rt_event *there, *taken;
 };
 
-/* What is on its way while a link is tried: on either device, and the host's, there and back. */
+/* What is on its way while a link is tried: on either device, and the host's, there and back.
+ * NULLs: not there yet. */
 struct trial {
     void *from, *to, *there, *back;
 };
 
+/* A pattern that no other memory has by chance, and that is not the same in any two pages. */
 static int trial_begin(const struct link *l, struct trial *t)
 {
     int r = rt_alloc_host(l->from, TRIED, &t->there);
@@ -44,7 +50,8 @@ static void trial_end(const struct link *l, const struct trial *t)
     rt_free_host(l->to, t->back);
 }
 
-/* 1: what is copied arrives. */
+/* 1: what is copied arrives. 0: other bytes arrive, without an error; then the host's memory is the
+ * way. */
 static int try_copy(struct link *l)
 {
     struct trial t = { NULL, NULL, NULL, NULL };
@@ -79,8 +86,11 @@ int link_open(struct rt *from, struct rt *to, size_t most, struct link **ret)
     if (r == 0)
         r = rt_event_open(to, &l->taken);
     if (r == 0)
+        /* A link without host memory copies by peers: so the trial comes before there is any, and
+         * leaves 0 where it failed. */
         r = rt_reaches(to, from) ? try_copy(l) : 0;
     if (r == 0)
+        /* Portable, so that both devices read it. */
         r = rt_alloc_host(from, most, &host);
     if (r < 0) {
         link_close(l);
@@ -101,7 +111,9 @@ void link_close(struct link *l)
     free(l);
 }
 
-/* The host's memory may still be on its way to `to` from the time before. */
+/* The host's memory may still be on its way to `to` from the time before. On `from`. By peers
+ * nothing is copied here: only the mark is set. An event that was never recorded holds nobody up,
+ * which is the first time's case. */
 static int leave(struct link *l, const struct link_piece *pieces, unsigned n)
 {
     size_t at = 0;
@@ -115,6 +127,7 @@ static int leave(struct link *l, const struct link_piece *pieces, unsigned n)
     return r == 0 ? rt_record(l->from, RT_COMPUTE, l->there) : r;
 }
 
+/* On `to`: what it computes from now on is behind the copies in its stream. */
 static int arrive(struct link *l, const struct link_piece *pieces, unsigned n)
 {
     size_t at = 0;

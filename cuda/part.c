@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* A stage for each of the two kinds of copies, as one that waited for pages to the disk would hold
+ * a step up. */
 int part_open(struct part *p, unsigned number, int bell, struct why *why)
 {
     int r;
@@ -15,6 +17,7 @@ int part_open(struct part *p, unsigned number, int bell, struct why *why)
     return r;
 }
 
+/* What borrows goes first. The number and the view stay, for opening again after a loss. */
 void part_close(struct part *p)
 {
     if (p->rt)
@@ -38,6 +41,7 @@ int part_set_model(struct part *p, const struct model *m, uint32_t n_layers, uin
         return why_set(why, -ENOMEM, "no memory for a model's layers");
     view_model(&p->view, m, n_layers, p->layers, &p->model);
     if (r == 0)
+        /* The view's model is a copy, with pointers of this device. */
         r = step_open(p->rt, p->stage, &p->model, &p->view, max_rows, &p->step, why);
     if (r == 0 &&
         shift_open(p->rt, p->stage, &p->model, &p->view, step_angles(p->step), &p->shift) < 0)
@@ -52,6 +56,7 @@ size_t part_scratch(const struct part *p)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* Spills too: who computes with a page that was just hydrated must see it. */
 int part_join(struct part *p)
 {
     int r = rt_use(p->rt);
@@ -61,6 +66,7 @@ int part_join(struct part *p)
     return r == 0 ? stage_join(p->spills) : r;
 }
 
+/* The computing stream last: it may follow the other two. */
 int part_wait(struct part *p)
 {
     static const enum rt_stream all[] = { RT_COPY, RT_SPILL, RT_COMPUTE };
@@ -71,6 +77,7 @@ int part_wait(struct part *p)
     return r;
 }
 
+/* In the computing stream: fast, and in order with what uses it. */
 int part_clear(struct part *p, void *mem, size_t n)
 {
     int r = part_join(p);
@@ -85,8 +92,9 @@ int part_copy(struct part *p, void *to, const void *from, size_t n)
     return r == 0 ? rt_copy(p->rt, RT_COMPUTE, to, from, n) : r;
 }
 
-/* By way of what computes: which shall not wait for a copy with a ticket only because there is
- * another. */
+/* By way of what computes, which shall not wait for a copy with a ticket only because there is
+ * another: such a copy comes behind the other stage's, which what computes follows, and no more is
+ * asked of it. One without sees copies of both. */
 static int join_for(struct part *p, const uint64_t *ret_ticket)
 {
     int r = rt_use(p->rt);

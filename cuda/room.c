@@ -16,7 +16,8 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Of a layer's matrices: the output matrix is never made bf16. */
+/* Of a layer's matrices: the output matrix is never made bf16. A weight that is larger is made bf16
+ * and multiplied piece by piece. */
 static size_t slab_bytes(const struct model *m)
 {
     size_t largest =
@@ -25,7 +26,8 @@ static size_t slab_bytes(const struct model *m)
     return largest < ROOM_SLAB_BYTES ? largest : ROOM_SLAB_BYTES;
 }
 
-/* Whose products of many rows are of high and low parts. */
+/* Whose products of many rows are of high and low parts. Without layers, as when only counted from
+ * a header: none, as quantised models have it. */
 static bool has_floats(const struct model *m)
 {
     for (uint32_t i = 0; m->layers && i < m->n_layer; i++) {
@@ -44,12 +46,17 @@ static bool has_floats(const struct model *m)
  * the widest loads want it. Returns the bytes. */
 static size_t lay_out(struct room *r, const struct model *m)
 {
+    /* t rows; f bytes a float. */
     size_t t = r->max_rows, n_q = (size_t)m->n_head * m->head_dim;
     size_t n_kv = (size_t)m->n_head_kv * m->head_dim, f = sizeof(float);
     size_t widest = max_size(max_size(m->n_embd, m->n_ff), n_q);
     struct k_attend_shape shape = room_attend_shape(m, KV_F16);
     bool floats = has_floats(m);
     const struct part parts[] = {
+        /* The residual, normed rows, what is added next; queries, attention's result, keys, values;
+         * both halves of the feed-forward. gate and up are scratch, too, and so as wide as
+         * anything.
+         */
         { &r->x, t * m->n_embd * f },
         { &r->xn, t * m->n_embd * f },
         { &r->y, t * m->n_embd * f },
@@ -60,6 +67,8 @@ static size_t lay_out(struct room *r, const struct model *m)
         { &r->gate, t * widest * f },
         { &r->up, t * widest * f },
         { &r->out, t * m->n_embd * f },
+        /* The head multiplies each output as two rows of int8: K_MATVEC_ROWS of them, however few a
+         * step has. */
         { &r->q8, max_size(t, K_MATVEC_ROWS) * (widest / 32) * sizeof(struct k_q8) },
         { &r->bf16, t * widest * sizeof(uint16_t) },
         { &r->slab, slab_bytes(m) },
@@ -90,6 +99,7 @@ size_t room_need(const struct model *m, uint32_t max_rows)
     return lay_out(&r, m);
 }
 
+/* Counted first, then laid out in what was given: the same function, so both agree. */
 int room_open(struct rt *rt, const struct model *m, uint32_t max_rows, struct room *ret)
 {
     struct room r = { .rt = rt, .max_rows = max_rows };

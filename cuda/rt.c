@@ -14,7 +14,8 @@
 
 #define ALIGN 4096u
 
-/* A piece of memory that did not begin at a multiple of ALIGN, and where it did begin. */
+/* A piece of memory that did not begin at a multiple of ALIGN, and where it did begin. cudaFree
+ * wants the address that cudaMalloc gave. */
 struct moved {
     void *mem, *whole;
     struct moved *next;
@@ -44,6 +45,8 @@ struct rt_graph {
     cudaGraphExec_t exec;
 };
 
+/* CUDA keeps an error until somebody takes it: one of no memory, which callers live with, would be
+ * that of the next launch. All others are left, since the device is given up. */
 static int code(cudaError_t e)
 {
     if (e == cudaSuccess)
@@ -56,7 +59,8 @@ static int code(cudaError_t e)
 
 /* --- a device --------------------------------------------------------------------------------- */
 
-/* What `nvidia-smi` says of the driver is what the reader can look at next. */
+/* What `nvidia-smi` says of the driver is what the reader can look at next. Version questions
+ * answer also where there is no driver: with 0. */
 static int look_for_any(int *ret_n, struct why *why)
 {
     cudaError_t e = cudaGetDeviceCount(ret_n);
@@ -119,6 +123,8 @@ int rt_count(unsigned *ret, struct why *why)
     return r;
 }
 
+/* Before calls that need a current device: allocations, events and streams that are made, kernels.
+ * Copies, marks and waits are their stream's. */
 int rt_use(const struct rt *r)
 {
     return code(cudaSetDevice(r->device));
@@ -131,6 +137,7 @@ int rt_look(unsigned n, struct why *why)
     return look(n, &prop, why);
 }
 
+/* Not blocking: the default stream, in which nothing of ours runs, would order them all. */
 static int open_streams(struct rt *r)
 {
     int e = rt_use(r);
@@ -149,6 +156,8 @@ int rt_open(unsigned n, struct rt **ret, struct why *why)
         return why_set(why, -ENOMEM, "no memory for a device");
     r->device = (int)n;
     e = look(n, &r->prop, why);
+    /* The first call that makes a context: hundreds of milliseconds, and a device that others hold
+     * exclusively is found out here. */
     if (e == 0 && open_streams(r) < 0)
         e = why_set(why, -EIO, "device cuda:%u does not open: %s", n,
                     cudaGetErrorString(cudaGetLastError()));
@@ -160,6 +169,7 @@ int rt_open(unsigned n, struct rt **ret, struct why *why)
     return 0;
 }
 
+/* Accepts what rt_open has half made. */
 void rt_close(struct rt *r)
 {
     if (!r)
@@ -173,11 +183,14 @@ void rt_close(struct rt *r)
         r->moved = m->next;
         free(m);
     }
+    /* A lost device's as well: the memory is the caller's and must be nobody's when it is unmapped.
+     */
     while (r->pinned)
         rt_unpin(r, (void *)(uintptr_t)r->pinned->mem);
     free(r);
 }
 
+/* The last error is taken, or the next rt_open would be told of it. */
 void rt_reset(unsigned n)
 {
     if (cudaSetDevice((int)n) == cudaSuccess)
@@ -185,6 +198,7 @@ void rt_reset(unsigned n)
     (void)cudaGetLastError();
 }
 
+/* 0 where nobody knows. */
 uint64_t rt_left(const struct rt *r)
 {
     size_t left = 0, all = 0;
@@ -204,7 +218,8 @@ void rt_info(const struct rt *r, struct rt_info *ret)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-/* Large pieces begin at a multiple of the device's pages; small ones at 512, and are moved. */
+/* Large pieces begin at a multiple of the device's pages; small ones at 512, and are moved. The
+ * first try is given back before the second, so that a device with just enough memory has it. */
 int rt_alloc(struct rt *r, size_t n, void **ret)
 {
     struct moved *m;
@@ -235,6 +250,7 @@ int rt_alloc(struct rt *r, size_t n, void **ret)
     return 0;
 }
 
+/* cudaFree waits for the device: nothing that is queued still has it. */
 void rt_free(struct rt *r, void *mem)
 {
     for (struct moved **at = &r->moved; *at; at = &(*at)->next) {
@@ -250,6 +266,7 @@ void rt_free(struct rt *r, void *mem)
     (void)cudaFree(mem);
 }
 
+/* Portable: for all devices, not the current one alone. */
 int rt_alloc_host(struct rt *r, size_t n, void **ret)
 {
     int e = rt_use(r);
@@ -264,6 +281,7 @@ void rt_free_host(struct rt *r, void *mem)
         (void)cudaFreeHost(mem);
 }
 
+/* Only noted: the driver has it from the device that pinned it. */
 int rt_pin_too(struct rt *r, void *mem, size_t n)
 {
     struct pinned *p = malloc(sizeof(*p));
@@ -275,6 +293,7 @@ int rt_pin_too(struct rt *r, void *mem, size_t n)
     return 0;
 }
 
+/* Noted first, so that nothing can fail once the driver has it. */
 int rt_pin(struct rt *r, void *mem, size_t n)
 {
     int e = rt_pin_too(r, mem, n);
@@ -291,6 +310,7 @@ int rt_pin(struct rt *r, void *mem, size_t n)
     return 0;
 }
 
+/* Whoever pinned it unpins; the note goes in any case. */
 void rt_unpin(struct rt *r, void *mem)
 {
     for (struct pinned **at = &r->pinned; *at; at = &(*at)->next) {
@@ -308,6 +328,7 @@ void rt_unpin(struct rt *r, void *mem)
     }
 }
 
+/* A span that lies in two of them is not: a copy needs one. */
 bool rt_is_pinned(const struct rt *r, const void *mem, size_t n)
 {
     const struct pinned *p = r->pinned;
@@ -320,6 +341,8 @@ bool rt_is_pinned(const struct rt *r, const void *mem, size_t n)
 
 /* --- work of a stream ------------------------------------------------------------------------- */
 
+/* Of memory that is not pinned CUDA leaves open when it is read: callers pass what is
+ * (cuda/stage.h). */
 int rt_put(struct rt *r, enum rt_stream s, void *to, const void *host, size_t n)
 {
     return code(cudaMemcpyAsync(to, host, n, cudaMemcpyHostToDevice, r->streams[s]));
@@ -335,7 +358,8 @@ int rt_copy(struct rt *r, enum rt_stream s, void *to, const void *from, size_t n
     return code(cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, r->streams[s]));
 }
 
-/* Kernels could look there then, too; copies alone do. */
+/* Kernels could look there then, too; copies alone do. Once for a pair and a context: it stays when
+ * others ask again. */
 static bool enable_peer(const struct rt *r, const struct rt *other)
 {
     int can = 0;
@@ -365,6 +389,7 @@ int rt_clear(struct rt *r, enum rt_stream s, void *mem, size_t n)
     return code(cudaMemsetAsync(mem, 0, n, r->streams[s]));
 }
 
+/* fn runs on a thread of the driver's, and may not call CUDA. */
 int rt_call(struct rt *r, enum rt_stream s, void (*fn)(void *arg), void *arg)
 {
     return code(cudaLaunchHostFunc(r->streams[s], fn, arg));
@@ -430,12 +455,16 @@ int rt_wait(struct rt *r, enum rt_stream s)
 
 /* --- work that is kept ------------------------------------------------------------------------ */
 
-/* Of this thread: what others queue meanwhile is none of it. */
+/* Of this thread: what others queue meanwhile is none of it. Copies from memory that is not pinned,
+ * and allocations, end the capture with an error: between rt_keep and rt_kept there are launches
+ * alone. */
 int rt_keep(struct rt *r)
 {
     return code(cudaStreamBeginCapture(r->streams[RT_COMPUTE], cudaStreamCaptureModeThreadLocal));
 }
 
+/* The end of the capture comes before anything that can fail, since the stream takes no other work
+ * until then. */
 int rt_kept(struct rt *r, struct rt_graph **ret)
 {
     struct rt_graph *g = ret ? malloc(sizeof(*g)) : NULL;
