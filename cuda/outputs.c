@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* Of up to ROOM_HEAD_ROWS outputs, to the room's logits. In int8 each takes two rows of the
- * product: what 8 bits leave over is multiplied, too (engine/cpu/layers.c, fine_logits). */
+ * product: what 8 bits leave over is multiplied, too (engine/cpu/layers.c, fine_logits). Results
+ * stay in room.logits until the next block of rows. */
 static int head(struct step *s, uint32_t first, uint32_t n)
 {
     const struct model_tensor *w = &s->m->output;
@@ -34,6 +35,7 @@ static int head(struct step *s, uint32_t first, uint32_t n)
                   : r;
 }
 
+/* So many as a product of few rows has, at two rows an output. */
 static uint32_t head_rows(uint32_t left)
 {
     return left < ROOM_HEAD_ROWS ? left : ROOM_HEAD_ROWS;
@@ -45,6 +47,7 @@ int step_logits(struct step *s, uint32_t first, uint32_t n, float *host)
     int r = stage_join(s->stage);
 
     assert(first + n <= s->n_out);
+    /* Each block is fetched before the next one overwrites it. */
     for (uint32_t at = 0, k; at < n && r == 0; at += k) {
         k = head_rows(n - at);
         r = head(s, first + at, k);
@@ -55,6 +58,7 @@ int step_logits(struct step *s, uint32_t first, uint32_t n, float *host)
     return r;
 }
 
+/* Logits stay on the device: of each row one number is fetched. */
 int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *ids, float *host)
 {
     int r = stage_put(s->stage, s->room.ids, ids, n * sizeof(*ids), NULL);
@@ -75,7 +79,8 @@ int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *id
     return r == 0 ? stage_get(s->stage, host, s->room.logprobs, n * sizeof(*host), NULL) : r;
 }
 
-/* Asks and the ids of their penalties, one behind the other. */
+/* Asks and the ids of their penalties, one behind the other. put is copied into a slot before this
+ * returns, as is ask_ids. */
 static int put_asks(struct step *s, const struct sampler_ask *asks, uint32_t n, bool *ret_draws)
 {
     struct k_pick_ask put[ROOM_PICKS];
@@ -128,6 +133,7 @@ static int get_candidates(struct step *s, uint32_t n, const struct sampler_found
     return r;
 }
 
+/* Waits for all rows. */
 static int get_found(struct step *s, uint32_t n, struct sampler_found *ret)
 {
     struct k_pick_found got[ROOM_PICKS];
@@ -142,7 +148,8 @@ static int get_found(struct step *s, uint32_t n, struct sampler_found *ret)
     return r;
 }
 
-/* Of up to ROOM_PICKS outputs. */
+/* Of up to ROOM_PICKS outputs. Logits are overwritten block by block; what was found of each row
+ * stays. */
 static int pick_some(struct step *s, uint32_t first, uint32_t n, const struct sampler_ask *asks,
                      struct sampler_found *ret, struct sampler_candidate *ret_c)
 {
@@ -185,6 +192,7 @@ int step_pick(struct step *s, uint32_t first, uint32_t n, const struct sampler_a
     return r;
 }
 
+/* In the order of the computing stream; nobody waits. */
 int step_hidden(struct step *s, uint32_t first, uint32_t n, float *to)
 {
     size_t row = s->m->n_embd;

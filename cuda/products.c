@@ -1,3 +1,7 @@
+/* cuda/products.c - which kernel or library multiplies which rows. The base's weights take all rows
+ * of a step; then, where a piece has an adapter with matrices of its own, its gists' rows are
+ * multiplied again with those, over what the base's left.
+ */
 #include "cuda/products.h"
 
 static bool is_few(uint32_t n_rows)
@@ -5,6 +9,8 @@ static bool is_few(uint32_t n_rows)
     return n_rows <= ROOM_FEW_ROWS;
 }
 
+/* Behind the last layer's attention only wanted rows are left, and gists have other places among
+ * them. */
 static const struct plan_gists *gists_of(const struct plan_piece *p, const struct product *a)
 {
     return a->wanted ? &p->wanted : &p->gists;
@@ -18,7 +24,9 @@ static struct adapter_projection own_of(const struct products *p, const struct p
     struct adapter_projection own =
         piece->adapter->layers[v->first_layer + a->layer].p[a->out[i].projection];
 
-    /* Of a low-rank one the side that the weight is divided by. */
+    /* Of a low-rank one the side that the weight is divided by. A x is whole on every device when B
+     * is cut by rows: each has its rows of the sum. Cut by columns, A gives each a part, and the
+     * sum over devices adds B times all of them. */
     if (own.a.data && divide_by_rows(a->out[i].projection))
         own.b = view_part(v, a->out[i].projection, &own.b);
     else if (own.a.data)
@@ -51,6 +59,7 @@ static bool gists_take_q8(const struct products *own, const struct plan *plan,
 struct k_forms products_forms(const struct products *p, const struct plan *plan,
                               const struct product *a)
 {
+    /* Gists are few: with a matrix of their own they want int8 rows, however many the step has. */
     bool q8 = gists_take_q8(p, plan, a), few = is_few(a->n_rows), low = false;
 
     for (uint32_t i = 0; i < a->n_out; i++) {
@@ -73,7 +82,8 @@ struct k_matvec products_matvec(const struct model_tensor *w)
 
 /* --- few rows --------------------------------------------------------------------------------- */
 
-/* Rows first, first + step, ... of x and of y, of one weight. */
+/* Rows first, first + step, ... of x and of y, of one weight. step: gists stand at equal distances.
+ */
 struct few {
     const struct model_tensor *w;
     const float *x; /* its f32 rows: those in int8 are in the room */
@@ -94,6 +104,7 @@ static int run_few(const struct products *p, const struct few *f)
     const uint8_t *x = q8 ? (const uint8_t *)p->room->q8 : (const uint8_t *)f->x;
     int r = 0;
 
+    /* Each call reads all of the weight: as many rows as one takes. */
     for (uint32_t at = 0; at < f->n && r == 0; at += K_MATVEC_ROWS) {
         size_t from = f->first + (size_t)at * f->step;
         struct k_matvec a = products_matvec(w);
@@ -127,6 +138,7 @@ static int multiply(const struct products *p, struct gemm_product a, bool exact)
     return r == 0 ? gemm_run(p->gemm, &a) : r;
 }
 
+/* Slabs of whole tiles, one after the other in the same memory: the stream orders them. */
 static int run_many(const struct products *p, const struct model_tensor *w, uint32_t n_x, float *y)
 {
     uint32_t whole = (uint32_t)(ROOM_SLAB_BYTES / (w->n_cols * sizeof(uint16_t)));
@@ -190,6 +202,7 @@ static int add_low_rank(const struct products *p, const struct adapter_projectio
     return r;
 }
 
+/* Rank and whole matrix: W' x, or W' x + B A x, or W x + B A x. */
 static int run_gists(const struct products *p, const struct plan_piece *piece,
                      const struct product *a)
 {
@@ -208,6 +221,7 @@ static int run_gists(const struct products *p, const struct plan_piece *piece,
     return r;
 }
 
+/* Gists last: their rows are written over. */
 int products_run(const struct products *p, const struct plan *plan, const struct product *a)
 {
     int r = 0;

@@ -26,8 +26,8 @@ static size_t slab_bytes(const struct model *m)
     return largest < ROOM_SLAB_BYTES ? largest : ROOM_SLAB_BYTES;
 }
 
-/* Whose products of many rows are of high and low parts. Without layers, as when only counted from
- * a header: none, as quantised models have it. */
+/* Whose products of many rows are of high and low parts. Without layers
+ * nobody knows: none. */
 static bool has_floats(const struct model *m)
 {
     for (uint32_t i = 0; m->layers && i < m->n_layer; i++) {

@@ -1,3 +1,14 @@
+/* cuda/spread.c - addresses for memory that devices have in parts. A piece is one allocation: its
+ * unit (all weights, or a page) is a list of runs, from its first byte to its last, and a run says
+ * what each device has of it. Tensors cut by columns make a run of many equal stretches, of which a
+ * device has the same part of each.
+ *
+ *     unit      | run 0    | run 1: each | each | each | run 2 |
+ *     device 0  | all of 0 | lo..hi | lo..hi | lo..hi | ...        side by side, from `at` on
+ *
+ * Addresses of a piece are reserved and never touched: they are numbers to find a piece and an
+ * offset by.
+ */
 #include "cuda/spread.h"
 
 #include <assert.h>
@@ -8,18 +19,21 @@
 /* Parts begin at multiples of this, as the widest loads want it. */
 #define ALIGN 256u
 
-/* Of `each` bytes a device has [lo, hi), side by side from byte `at` of its unit on. */
+/* Of `each` bytes a device has [lo, hi), side by side from byte `at` of its unit on. lo == hi: it
+ * has nothing of this run. */
 struct have {
     size_t lo, hi, at;
     bool first;
 };
 
-/* `n` times `each` bytes of a unit, of all of which a device has the same part. */
+/* `n` times `each` bytes of a unit, of all of which a device has the same part. Runs follow each
+ * other without holes. */
 struct run {
     size_t off, each, n;
     struct have on[BACKEND_DEVICES_MAX];
 };
 
+/* What one device has of all units, one behind the other. */
 struct here {
     uint8_t *mem;
     size_t unit_bytes, bytes;
@@ -64,7 +78,8 @@ void spread_close(struct spread *s)
 
 /* --- allocating ------------------------------------------------------------------------------- */
 
-/* The next run of the unit, for which max_runs says that there is room. NULL: of no bytes. */
+/* The next run of the unit, for which max_runs says that there is room. NULL: of no bytes. Where it
+ * begins follows from the one before it. */
 static struct run *add_run(struct piece *p, size_t each, size_t n)
 {
     const struct run *last = p->n_runs ? &p->runs[p->n_runs - 1] : NULL;
@@ -83,12 +98,14 @@ static void add_part(struct piece *p, struct run *r, uint32_t device, size_t lo,
 {
     struct here *h = &p->here[device];
 
+    /* Also for a run of no bytes, which is NULL. */
     if (lo == hi)
         return;
     r->on[device] = (struct have){ lo, hi, h->unit_bytes, first };
     h->unit_bytes = (h->unit_bytes + (hi - lo) * r->n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+/* The first device is the one that is read from. */
 static void add_whole(const struct spread *s, struct piece *p, size_t each)
 {
     struct run *r = add_run(p, each, 1);
@@ -97,7 +114,8 @@ static void add_whole(const struct spread *s, struct piece *p, size_t each)
         add_part(p, r, d, 0, each, d == 0);
 }
 
-/* len: not 0, so that it has an address of its own to be found by. */
+/* len: not 0, so that it has an address of its own to be found by. PROT_NONE: whoever takes such an
+ * address for memory is stopped at once. */
 static struct piece *piece_new(size_t len, size_t unit_bytes, size_t max_runs)
 {
     struct piece *p = calloc(1, sizeof(*p));
@@ -136,6 +154,7 @@ static int take_memory(struct spread *s, struct piece *p, void **ret)
     size_t n_units = p->len / p->unit_bytes;
     int r = 0;
 
+    /* Every byte belongs to some run. */
     assert(last->off + last->each * last->n == p->unit_bytes);
     for (uint32_t d = 0; d < s->n && r == 0; d++) {
         struct here *h = &p->here[d];
@@ -146,6 +165,7 @@ static int take_memory(struct spread *s, struct piece *p, void **ret)
         if (r == 0)
             h->mem = mem;
     }
+    /* What some devices gave already goes back. */
     if (r < 0) {
         piece_free(s, p);
         return r;
@@ -168,6 +188,7 @@ int spread_alloc_copies(struct spread *s, size_t n, void **ret)
     return take_memory(s, p, ret);
 }
 
+/* Extents are a layer's, or what all need; of these several devices may have a copy. */
 static void add_extent(const struct spread *s, struct piece *p, const struct divide *div,
                        const struct model *m, uint32_t extent)
 {
@@ -183,7 +204,8 @@ static void add_extent(const struct spread *s, struct piece *p, const struct div
     }
 }
 
-/* Rows lie side by side in tiles, columns inside each tile. */
+/* Rows lie side by side in tiles, columns inside each tile. A matrix lies in tiles of TILE_ROWS
+ * rows. By rows a device has whole tiles: one stretch. By columns it has a piece of every tile. */
 static void add_matrix(const struct spread *s, struct piece *p, const struct divide *div,
                        unsigned projection, const struct model_tensor *t)
 {
@@ -207,6 +229,7 @@ static void add_layer(const struct spread *s, struct piece *p, const struct divi
     size_t at = m->packed.extents[PACKED_LAYERS + layer].off;
     size_t end = at + divide_extent_bytes(m, PACKED_LAYERS + layer);
 
+    /* The next matrix by its place in the file: the order is the packer's. */
     for (;;) {
         const struct model_tensor *next = NULL;
         unsigned projection = 0;
@@ -221,6 +244,7 @@ static void add_layer(const struct spread *s, struct piece *p, const struct divi
         }
         if (!next)
             break;
+        /* Norms and biases in between: all have them. */
         add_whole(s, p, next->mem_off - at);
         add_matrix(s, p, div, projection, next);
         at = next->mem_off + tile_count(next->n_rows) * next->tile_len;
@@ -248,6 +272,7 @@ int spread_alloc_weights(struct spread *s, const struct divide *div, const struc
 /* Of each layer a device's heads. What fills a page up goes with the last device, as below. */
 static void add_heads(const struct spread *s, struct piece *p, const struct pool *pool)
 {
+    /* divide_tensors has refused a model where a rest is left. */
     uint32_t n = pool->n_head_kv / s->n;
     size_t layer = (size_t)pool->n_head_kv * pool->head_bytes, part = n * pool->head_bytes;
     struct run *r = add_run(p, layer, pool->n_layer);
@@ -293,6 +318,7 @@ int spread_alloc_pages(struct spread *s, const struct divide *div, const struct 
     return take_memory(s, p, ret);
 }
 
+/* Waiting for what uses it is the caller's. */
 void spread_free(struct spread *s, void *mem)
 {
     for (struct piece **at = &s->pieces; *at; at = &(*at)->next) {
@@ -308,6 +334,7 @@ void spread_free(struct spread *s, void *mem)
 
 /* --- finding ---------------------------------------------------------------------------------- */
 
+/* A list: pieces are few. */
 static const struct piece *find(const struct spread *s, const void *mem)
 {
     const struct piece *p = s->pieces;
@@ -326,7 +353,8 @@ void *spread_whole(const struct spread *s, uint32_t device, const void *mem, siz
     return h->mem;
 }
 
-/* The run that has this byte of a unit. */
+/* The run that has this byte of a unit. By halves: a model has hundreds, and every tensor of a step
+ * is looked up. */
 static const struct run *find_run(const struct piece *p, size_t off)
 {
     size_t lo = 0, hi = p->n_runs;
@@ -355,6 +383,7 @@ void *spread_at(const struct spread *s, uint32_t device, const void *mem)
     h = &p->here[device];
     off = (size_t)((uintptr_t)mem - (uintptr_t)p->mem);
     unit = off / p->unit_bytes;
+    /* From here on within the unit, below within the run. */
     off -= unit * p->unit_bytes;
     r = find_run(p, off);
     have = &r->on[device];
@@ -374,6 +403,7 @@ struct walk {
     void *arg;
 };
 
+/* One call for each stretch of the run that the device has a part of. */
 static int each_of_run(const struct walk *w, const struct here *h, const struct run *run)
 {
     const struct have *have = &run->on[w->device];

@@ -1,3 +1,7 @@
+/* cuda/stage.c - pinned slots and marks in a stream. A chunk is one copy of up to a slot, or one of
+ * any length from memory that is pinned itself; its event says that it is over, and chunks end in
+ * their order.
+ */
 #include "cuda/stage.h"
 
 #include <errno.h>
@@ -6,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+/* Its slot is the one of its number. */
 struct chunk {
     struct rt_event *done;
     void *host; /* where a get's bytes go; NULL: a put */
@@ -37,7 +42,8 @@ int stage_open(struct rt *rt, enum rt_stream stream, int bell, struct stage **re
 
     if (!s)
         return -ENOMEM;
-    /* A copy of no bytes has the ticket of the one before it. */
+    /* A copy of no bytes has the ticket of the one before it. Tickets begin at 2: 1 is that of a
+     * copy of no bytes before any other, and is done. */
     *s = (struct stage){
         .rt = rt, .stream = stream, .joined = true, .bell = bell, .n_tickets = 1, .arrived = 1
     };
@@ -63,7 +69,8 @@ int stage_open(struct rt *rt, enum rt_stream stream, int bell, struct stage **re
     return 0;
 }
 
-/* The runtime may still be about to ring: it must not find the descriptor closed, or another's. */
+/* The runtime may still be about to ring: it must not find the descriptor closed, or another's. So
+ * the stream is waited for before the bell may go. A stream of a lost device answers at once. */
 void stage_close(struct stage *s)
 {
     if (!s)
@@ -89,6 +96,7 @@ static void *slot_of(const struct stage *s, uint64_t chunk)
 /* The oldest chunk is over: what it brought goes to its place. */
 static void finish_oldest(struct stage *s)
 {
+    /* Its event is over: the device reads and writes the slot no more. */
     const struct chunk *c = &s->chunks[s->made % STAGE_SLOTS];
     bool last;
 
@@ -110,6 +118,7 @@ static int fail(struct stage *s, int e)
     return e;
 }
 
+/* Does not wait. s->error: nothing behind it will be over. */
 static int finish_ready(struct stage *s)
 {
     while (!s->error && s->made < s->asked) {
@@ -139,6 +148,8 @@ static int drain(struct stage *s, uint64_t n)
 
 /* --- copies ----------------------------------------------------------------------------------- */
 
+/* Whatever kernels have written is there when it is copied, and what they still read is not written
+ * over. */
 static int begin(struct stage *s)
 {
     int r = s->error;
@@ -151,6 +162,8 @@ static int begin(struct stage *s)
     return r;
 }
 
+/* Called by a thread of the runtime's, which may call neither CUDA nor anything with a lock of
+ * ours. */
 static void ring(void *arg)
 {
     const struct stage *s = arg;
@@ -160,7 +173,8 @@ static void ring(void *arg)
     (void)n; /* it is full of rings, and so is heard */
 }
 
-/* One chunk's slot and its place in the order. */
+/* One chunk's slot and its place in the order. The oldest chunk is waited for where all slots are
+ * out: so a long copy runs at the device's pace and memory stays bounded. */
 static int take_slot(struct stage *s, void *host, size_t n, struct chunk **ret, void **ret_slot)
 {
     int r = drain(s, STAGE_SLOTS - 1);
@@ -181,11 +195,13 @@ static int put_chunk(struct stage *s, void *to, const void *host, size_t n)
 
     if (r < 0)
         return r;
+    /* Here the caller's memory is read, and may be changed when stage_put returns (G2). */
     memcpy(slot, host, n);
     r = rt_put(s->rt, s->stream, to, slot, n);
     return r == 0 ? rt_record(s->rt, s->stream, c->done) : r;
 }
 
+/* The bytes reach `host` when the chunk is finished, not here. */
 static int get_chunk(struct stage *s, void *host, const void *from, size_t n)
 {
     struct chunk *c;
@@ -198,7 +214,8 @@ static int get_chunk(struct stage *s, void *host, const void *from, size_t n)
 }
 
 /* Many such copies may be queued at once, and none waits for a mark: where all are out the last one
- * moves behind the new copy. What it stood behind is known to be done a little later then. */
+ * moves behind the new copy. What it stood behind is known to be done a little later then. Its
+ * slot's memory is not used; it has the slot's mark. */
 static int copy_direct(struct stage *s, void *to, const void *from, size_t n, bool put)
 {
     struct chunk *c = &s->chunks[(s->asked - 1) % STAGE_SLOTS];
@@ -218,6 +235,7 @@ static int copy_direct(struct stage *s, void *to, const void *from, size_t n, bo
         return r;
     c->direct = true;
     r = rt_record(s->rt, s->stream, c->done);
+    /* Only now is the chunk among those that are under way. */
     s->asked += r == 0;
     return r;
 }
@@ -242,15 +260,19 @@ static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
 {
     int r = begin(s);
 
+    /* Before the copy, as its chunks have it. */
     s->n_tickets += n > 0 && !s->is_told;
     if (r == 0 && n > 0 && ret_ticket && rt_is_pinned(s->rt, put ? from : to, n))
         r = copy_direct(s, to, from, n, put);
     else if (r == 0)
         r = copy_chunks(s, to, from, n, put);
+    /* Behind the copy in the stream: who hears the bell finds it done. */
     if (r == 0 && ret_ticket)
         r = rt_call(s->rt, s->stream, ring, s);
+    /* A get without a ticket: what is asked for now. */
     if (r == 0 && !put && !ret_ticket)
         r = drain(s, 0);
+    /* The stream may have half of it: nothing of this stage is trusted any more. */
     if (r < 0)
         return fail(s, r);
     if (ret_ticket)
@@ -268,6 +290,7 @@ int stage_get(struct stage *s, void *host, const void *from, size_t n, uint64_t 
     return copy(s, host, from, n, false, ret_ticket);
 }
 
+/* The caller counts for several stages; this one may have no copy of some tickets. */
 void stage_ticket(struct stage *s, uint64_t ticket)
 {
     s->is_told = true;
@@ -282,6 +305,7 @@ static bool is_behind(const struct stage *s, uint64_t ticket)
 
 int stage_done(struct stage *s, uint64_t ticket)
 {
+    /* All that was asked is over, and so is what this stage has no copy of. */
     if (ticket > s->arrived && finish_ready(s) == 0 && s->made == s->asked)
         s->arrived = s->n_tickets;
     if (ticket <= s->arrived)
@@ -298,6 +322,7 @@ int stage_join(struct stage *s)
 {
     int r = s->error;
 
+    /* Nothing was copied since the last time. */
     if (r < 0 || s->joined)
         return r;
     r = rt_record(s->rt, s->stream, s->copied);

@@ -1,3 +1,6 @@
+/* cuda/upload.c - a step's plan in a block of pinned memory, and where its parts lie on the device.
+ * Pointers that the plan has to memory of several devices become this device's own.
+ */
 #include "cuda/upload.h"
 
 #include "cuda/room.h"
@@ -11,7 +14,7 @@
 /* In the order that they lie in. */
 enum part { ROWS, PIECES, SEGMENTS, PAGES, OUT_ROWS, GISTS, OWN, CUT, PART__N };
 
-/* Where parts lie. */
+/* Where parts lie. Offsets are the same in both blocks. */
 struct layout {
     size_t off[PART__N], bytes;
     uint32_t n_own;
@@ -40,6 +43,8 @@ size_t upload_bytes(const struct upload *u)
     return u->len;
 }
 
+/* Powers of two: a session that grows by a token a step keeps its shapes, and its recorded graph
+ * with them. */
 static size_t rounded(uint32_t n)
 {
     uint32_t ret = LEAST;
@@ -57,7 +62,8 @@ static bool has_adapter(const struct plan *plan)
     return false;
 }
 
-/* The cut's size is known when it was cut: room for the largest is left, and it goes last. */
+/* The cut's size is known when it was cut: room for the largest is left, and it goes last.
+ * adapters: without any their tables are left out, and with them the kernels' work. */
 static struct layout lay_out(const struct model *m, const struct plan *plan, bool adapters,
                              const struct k_attend_shape *shape)
 {
@@ -75,6 +81,7 @@ static struct layout lay_out(const struct model *m, const struct plan *plan, boo
 
     for (unsigned i = 0; i < PART__N; i++) {
         l.off[i] = l.bytes;
+        /* So that parts begin where the widest loads want it. */
         l.bytes += (bytes[i] + 255) & ~(size_t)255;
     }
     return l;
@@ -95,13 +102,14 @@ static size_t most_bytes(const struct model *m, const struct plan *limits,
 size_t upload_need(const struct model *m, uint32_t max_rows, uint32_t max_pages)
 {
     const struct plan p = plan_limits(max_rows, max_pages);
+    /* The kind of pages does not change how many items there are at most. */
     const struct k_attend_shape shape = room_attend_shape(m, KV_F16);
 
     return most_bytes(m, &p, &shape);
 }
 
-/* Once for a plan, and not for each step: old blocks beside new ones would be more than was said.
- */
+/* Once for a plan, and not for each step: old blocks beside new ones would be more than was said. /
+ * The step before it is over, so neither block is in use. */
 static int make_room(struct upload *u, size_t len)
 {
     void *host, *mem;
@@ -126,6 +134,7 @@ static int make_room(struct upload *u, size_t len)
     return 0;
 }
 
+/* NULLs where the adapter has the base's. */
 static struct k_bias own_biases(const struct spread_view *v, const struct adapter *a,
                                 uint32_t layer)
 {
@@ -146,12 +155,14 @@ static void write_adapters(const struct upload *u, const struct plan *plan, cons
 
         gists[i] = a ? view_at(&u->view, a->embd) : NULL;
         for (uint32_t layer = 0; layer < u->model->n_layer; layer++)
+            /* By layer first: a kernel is of one. */
             own[(size_t)layer * l->n_own + i] =
                 a ? own_biases(&u->view, a, layer) : (struct k_bias){ 0 };
     }
 }
 
-/* What all layers leave, or want, is (layers, ...): kernels count from the view's first. */
+/* What all layers leave, or want, is (layers, ...): kernels count from the view's first. n: values
+ * of a layer that this device has. NULL stays NULL. */
 static float *of_layers(const struct spread_view *v, float *all, size_t n)
 {
     float *here = view_at(v, all);
@@ -164,6 +175,7 @@ static void write_pieces(const struct upload *u, const struct plan *plan, const 
     struct plan_piece *to = (struct plan_piece *)(void *)(u->host + l->off[PIECES]);
     const struct model *m = u->model;
 
+    /* Of one device pointers are good as they are. */
     memcpy(to, plan->pieces, plan->n_pieces * sizeof(*to));
     for (uint32_t i = 0; i < plan->n_pieces && u->view.spread; i++) {
         struct plan_piece *p = &to[i];
@@ -186,6 +198,7 @@ static void write_plan(const struct upload *u, const struct plan *plan, const st
     write_adapters(u, plan, l);
 }
 
+/* What kernels are given, and what tells one kept graph from another. */
 static void set_pointers(struct upload *u, const struct layout *l)
 {
     u->rows = (const struct plan_row *)(const void *)(u->mem + l->off[ROWS]);
@@ -199,6 +212,8 @@ static void set_pointers(struct upload *u, const struct layout *l)
     u->own = l->n_own ? (const struct k_bias *)(const void *)(u->mem + l->off[OWN]) : NULL;
 }
 
+/* The host's block stays as it is until the copy is done: the next step begins when this one is
+ * over. */
 int upload_plan(struct upload *u, const struct plan *plan, const struct k_attend_shape *shape)
 {
     struct layout l = lay_out(u->model, plan, has_adapter(plan), shape);
@@ -210,5 +225,6 @@ int upload_plan(struct upload *u, const struct plan *plan, const struct k_attend
         return r;
     write_plan(u, plan, &l);
     set_pointers(u, &l);
+    /* Up to the end of the cut, which is the last part and mostly much shorter than its room. */
     return rt_put(u->rt, RT_COMPUTE, u->mem, u->host, l.off[CUT] + u->table.bytes);
 }
