@@ -1,3 +1,8 @@
+/* cuda/backend_cuda.c - the table of engine/backend.h, over one device or several. Of one,
+ * addresses are the device's own; of several they stand for parts (cuda/spread.h), and each call
+ * goes to those that have them. A step goes from device to device, or is made by all together
+ * (cuda/together.h).
+ */
 #include "cuda/backend_cuda.h"
 
 #include "cuda/backend_inner.h"
@@ -10,6 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+/* The one with the last layers, and with the output matrix in any case. */
 static struct part *last_of(struct cuda *c)
 {
     return &c->parts[c->n - 1];
@@ -17,6 +23,7 @@ static struct part *last_of(struct cuda *c)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* Fills in what "all" means. Each is looked at before any is opened. */
 static int cuda_look(struct backend_devices *d, struct why *why)
 {
     unsigned n;
@@ -37,6 +44,8 @@ static int cuda_look(struct backend_devices *d, struct why *why)
     return r;
 }
 
+/* Sums first, as they use streams; links and the spread give memory back by way of the parts'
+ * runtimes. Views stay: opening again has the same. */
 static void close_devices(struct cuda *c)
 {
     together_close(c->together);
@@ -65,6 +74,7 @@ static int open_devices(struct cuda *c, struct why *why)
     if (c->bell < 0)
         return why_set(why, -errno, "no descriptor for a backend");
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        /* part_open begins with nothing; of a device that was lost the view is kept. */
         struct spread_view view = c->parts[i].view;
 
         r = part_open(&c->parts[i], c->parts[i].number, c->bell, why);
@@ -104,6 +114,7 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     c->split = c->n > 1 ? o->split : BACKEND_SPLIT_LAYER;
     c->n_tickets = 1; /* as a stage counts: a copy of no bytes has the ticket of the one before */
     c->bell = -1;
+    /* The CPU's backend does what the host does of a step: this one asks it. */
     r = o->host->open(o, &c->host, why);
     if (r == 0)
         r = open_devices(c, why);
@@ -115,6 +126,7 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     return 0;
 }
 
+/* After a loss that could not be mended there is no runtime to ask. */
 static void info_of(const struct part *p, struct backend_device *ret)
 {
     struct rt_info rt = { .name = "lost" };
@@ -159,6 +171,7 @@ static void cuda_info(const struct backend *b, struct backend_info *ret)
             d->scratch_bytes += together_need(&c->parts[i].model, c->n, c->max_rows);
         ret->memory += d->memory;
         ret->memory_free += d->memory_free;
+        /* Pages have the room that the fullest device leaves. */
         if (ret->scratch_bytes < d->scratch_bytes)
             ret->scratch_bytes = d->scratch_bytes;
     }
@@ -214,6 +227,7 @@ static int need_together(const struct backend_options *o, const struct model *m,
     return r;
 }
 
+/* Of layers on several devices this is what each takes beside its layers, at most. */
 static int cuda_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
                      struct why *why)
 {
@@ -223,6 +237,7 @@ static int cuda_need(const struct backend_options *o, const struct model *m, uin
     return 0;
 }
 
+/* A row of the residual; it is the same on all of them. */
 static size_t row_bytes(const struct cuda *c)
 {
     return (size_t)c->parts[0].model.n_embd * sizeof(float);
@@ -234,6 +249,7 @@ static int open_links(struct cuda *c, struct why *why)
     int r = 0;
 
     for (uint32_t i = 0; i < c->n && c->n > 1 && r == 0; i++)
+        /* x and y of the most rows. */
         r = link_open(c->parts[i].rt, c->parts[(i + 1) % c->n].rt, 2 * c->max_rows * row_bytes(c),
                       &c->links[i]);
     return r < 0 ? why_set(why, r, "no pinned memory for what goes from device to device") : 0;
@@ -244,6 +260,7 @@ static int cuda_set_model(struct backend *b, const struct model *m, struct why *
     struct cuda *c = cuda_of(b);
     int r = ready(c);
 
+    /* Nobody has said yet which layers are whose. */
     if (c->spread && c->divide.n == 0)
         return why_set(why, -EINVAL, "several devices have the weights of alloc_weights alone");
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
@@ -259,7 +276,8 @@ static int cuda_set_model(struct backend *b, const struct model *m, struct why *
     return said(c, r);
 }
 
-/* The rows of a step, as the layers of device i have left them. */
+/* The rows of a step, as the layers of device i have left them. n_rows of the whole plan, also
+ * behind the last layer's cut: that is on the last device. */
 static int pass_rows(struct cuda *c, uint32_t i, uint32_t n_rows)
 {
     struct step_residual from = step_residual(c->parts[i].step);
@@ -287,11 +305,14 @@ static int cuda_step(struct backend *b, const struct plan *plan, const struct fo
             n_begun++;
         }
     }
+    /* All that began are ended, whatever failed: they still read the plan. An error, once there,
+     * goes through all. */
     for (uint32_t i = 0; i < n_begun; i++)
         r = step_end(c->parts[i].step, stop, r);
     return said(c, r);
 }
 
+/* Outputs are the last device's, also of those that step together, of which it has the matrix. */
 static int cuda_logits(struct backend *b, uint32_t first, uint32_t n, float *host)
 {
     struct cuda *c = cuda_of(b);
@@ -309,7 +330,7 @@ static int cuda_logprobs(struct backend *b, uint32_t first, uint32_t n, const ui
     return r < 0 ? r : said(c, step_logprobs(last_of(c)->step, first, n, ids, host));
 }
 
-/* Of devices that have a part of each layer all have them. */
+/* Of devices that have a part of each layer all have them. So each keeps its own copy. */
 static int hidden_of_all(struct cuda *c, uint32_t first, uint32_t n, float *to)
 {
     int r = 0;
@@ -336,6 +357,7 @@ static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
         here = view_at(&p->view, to);
         r = step_hidden(p->step, first, n, here);
     }
+    /* In the order of both streams: nobody waits for it here. */
     if (r == 0 && c->spread)
         r = link_copy(
             c->links[c->n - 1],
@@ -352,6 +374,7 @@ static int cuda_pick(struct backend *b, uint32_t first, uint32_t n, const struct
     return r < 0 ? r : said(c, step_pick(last_of(c)->step, first, n, asks, ret, ret_c));
 }
 
+/* Each moves the keys that it has; no key goes to another device. */
 static int cuda_move(struct backend *b, const struct backend_move *m)
 {
     struct cuda *c = cuda_of(b);

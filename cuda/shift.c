@@ -1,3 +1,7 @@
+/* cuda/shift.c - what moves keys, weighs them by norms or fits them has lists from the host: which
+ * keys of which layer and KV head. A device is given the lists that it has keys of. By layers these
+ * are one stretch of the host's; with a part of each layer, a stretch a layer.
+ */
 #include "cuda/shift.h"
 
 #include "cuda/fit.h"
@@ -15,6 +19,7 @@
 /* Pages of the longest segment, with a gist among its tokens for every one of them. */
 #define PAGES_MAX (2 * SEQ_SEGMENT_MAX / PAGE_TOKENS)
 
+/* from, to, kept and norms are in mem. */
 struct shift {
     void *fit;      /* scratch; NULL: nothing was fitted yet */
     size_t fit_len; /* that it has, or will have */
@@ -39,13 +44,15 @@ static uint32_t lists_of(const struct model *m)
     return m->n_layer * m->n_head_kv;
 }
 
-/* One buffer for lists and norms, since nothing is measured while keys move. */
+/* One buffer for lists and norms, since nothing is measured while keys move. Twice SEQ_SEGMENT_MAX
+ * keys: each token may have a gist beside it. */
 static size_t lists_bytes(uint32_t n_lists)
 {
     return (2 * (size_t)PAGES_MAX + (size_t)n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t);
 }
 
-/* FIT_BYTES, or what one list of the longest segment takes, or all of them if that is less. */
+/* FIT_BYTES, or what one list of the longest segment takes, or all of them if that is less. At
+ * least one list has room, however long a segment is. */
 static size_t fit_bytes(const struct model *m)
 {
     const struct k_fit longest = { .pool.head_dim = m->head_dim,
@@ -59,6 +66,7 @@ static size_t fit_bytes(const struct model *m)
     return all < most ? all : most;
 }
 
+/* Scratch of fitting is counted, though it is only taken when something is fitted. */
 size_t shift_need(const struct model *m)
 {
     return lists_bytes(lists_of(m)) + fit_bytes(m);
@@ -88,6 +96,7 @@ int shift_open(struct rt *rt, struct stage *stage, const struct model *m,
         free(s);
         return r;
     }
+    /* Lists of pages first; both kinds of the others share the rest. */
     s->from = s->mem;
     s->to = s->from + PAGES_MAX;
     s->kept = s->to + PAGES_MAX;
@@ -134,6 +143,7 @@ static uint32_t pages_from(const uint32_t *kept, size_t n)
     return most / PAGE_TOKENS + 1;
 }
 
+/* Read before it returns, and seen by what computes after stage_join. */
 static int put(struct shift *s, uint32_t *to, const uint32_t *from, size_t n)
 {
     return stage_put(s->stage, to, from, n * sizeof(*from), NULL);
@@ -153,6 +163,7 @@ static uint32_t layers_at_once(const struct shift *s)
     return s->n_heads == s->n_all ? s->n_lists / s->n_heads : 1;
 }
 
+/* One list for all, or one of each layer and head. */
 static int put_kept(struct shift *s, const struct backend_move *m)
 {
     uint32_t n = layers_at_once(s);
@@ -166,12 +177,15 @@ static int put_kept(struct shift *s, const struct backend_move *m)
 
 int shift_move(struct shift *s, const struct backend_move *m)
 {
+    /* From the view's first layer on, with all heads: others' lists may name later pages, which
+     * does no harm. */
     size_t layers = s->n_lists / s->n_heads, n = m->n_keys;
     size_t at = m->per_head ? list_at(s, 0) - s->first_head : 0;
     uint32_t n_from = pages_from(m->kept + at * n, m->per_head ? layers * s->n_all * n : n);
     uint32_t n_to = seq_n_pages(m->n_keys);
     int r;
 
+    /* All of the segment stays where it is. */
     if (m->n_keys <= m->first)
         return 0;
     assert(n_from <= PAGES_MAX && n_to <= PAGES_MAX);
@@ -194,6 +208,7 @@ int shift_move(struct shift *s, const struct backend_move *m)
                   : r;
 }
 
+/* To their places among all layers' and heads': other devices write the rest. */
 static int get_norms(struct shift *s, uint32_t n_keys, float *host)
 {
     uint32_t n = layers_at_once(s);
@@ -225,7 +240,8 @@ int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, ui
     return r == 0 ? get_norms(s, n_keys, host) : r;
 }
 
-/* By the first segment that is fitted, for the longest that there are. */
+/* By the first segment that is fitted, for the longest that there are. Its time is a step's that
+ * fits, and no decoding one's. */
 static int fit_room(struct shift *s)
 {
     return s->fit ? 0 : rt_alloc(s->rt, s->fit_len, &s->fit);

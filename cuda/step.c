@@ -35,6 +35,7 @@ static size_t coarse_bytes(const struct model *m)
     return (size_t)ROTARY_COARSE * m->head_dim * sizeof(float);
 }
 
+/* What step_open takes; plans' blocks come with the first step. */
 static size_t opened_bytes(const struct model *m, uint32_t max_rows)
 {
     return room_need(m, max_rows) + fine_bytes(m) + coarse_bytes(m);
@@ -50,7 +51,8 @@ size_t step_bytes(const struct step *s)
     return s->room.len + fine_bytes(s->m) + coarse_bytes(s->m) + upload_bytes(&s->upload);
 }
 
-/* The host's tables to the bit: angles in double, rounded once. */
+/* The host's tables to the bit: angles in double, rounded once. Freed here although the copies may
+ * be under way: stage_put has read them. */
 static int put_angles(struct step *s)
 {
     struct rotary host;
@@ -59,6 +61,7 @@ static int put_angles(struct step *s)
 
     if (r < 0)
         return r;
+    /* Each is the step's as soon as it is there, so that step_close finds it. */
     r = rt_alloc(s->rt, fine_bytes(s->m), &fine);
     if (r == 0) {
         s->fine = fine;
@@ -102,6 +105,7 @@ int step_open(struct rt *rt, struct stage *stage, const struct model *m,
     struct step *s;
     int r;
 
+    /* Weights that are read from the disk as they are needed are the CPU's alone. */
     if (m->stream)
         return why_set(why, -ENOTSUP,
                        "option weight-bytes: a GPU has all weights in its memory; leave it out, or "
@@ -151,7 +155,8 @@ struct k_angles step_angles(const struct step *s)
 
 /* --- one layer -------------------------------------------------------------------------------- */
 
-/* The others get what the device before them has left: x, and y to be added. */
+/* The others get what the device before them has left: x, and y to be added. (T, n_embd) of tokens,
+ * gists' embeddings and soft rows. */
 int step_embed(const struct step *s)
 {
     const struct model_tensor *e = &s->m->embd;
@@ -202,6 +207,7 @@ static int place(const struct step *s, uint32_t i, const struct model_layer *l)
                                       .v = s->room.vv });
 }
 
+/* K and V of the own rows as they are, earlier ones from pages. */
 static int attend(const struct step *s, uint32_t i)
 {
     const struct upload *u = &s->upload;
@@ -237,7 +243,7 @@ static int keep_wanted(const struct step *s)
                                                         .spare = s->room.gate });
 }
 
-/* Of the model, not of the view alone. */
+/* Of the model, not of the view alone. Only there is nothing in y that waits to be added. */
 static bool is_first(const struct step *s, uint32_t i)
 {
     return i == 0 && !s->view.before;
@@ -261,6 +267,7 @@ static int run_qkv(struct step *s, uint32_t i, const struct model_layer *l)
     struct product a = product_of(s, i, s->room.xn, s->plan->n_rows, s->m->n_embd);
     int r;
 
+    /* K and V are wanted of all rows, outputs of few. */
     a.wanted = false; /* all rows are there until the last layer's attention */
     a.out[0] = (struct product_output){ &l->wq, ADAPTER_Q, s->room.q };
     a.out[1] = (struct product_output){ &l->wk, ADAPTER_K, s->room.kk };
@@ -273,6 +280,7 @@ static int run_qkv(struct step *s, uint32_t i, const struct model_layer *l)
     return r == 0 ? place(s, i, l) : r;
 }
 
+/* att (T, n_q) to y (T, n_embd), which the norm behind it adds. */
 static int run_wo(struct step *s, uint32_t i, const struct model_layer *l, uint32_t n_rows)
 {
     uint32_t n_q = s->m->n_head * s->m->head_dim;
@@ -283,6 +291,7 @@ static int run_wo(struct step *s, uint32_t i, const struct model_layer *l, uint3
     a.out[0] = (struct product_output){ &l->wo, ADAPTER_O, s->room.y };
     a.n_out = 1;
     c.forms = products_forms(&s->products, s->plan, &a);
+    /* Attention leaves f32; where float weights take it as it is nothing is to be made of it. */
     if (c.forms.q8 || c.forms.bf16)
         r = k_convert(s->products.stream, &c);
     return r == 0 ? products_run(&s->products, s->plan, &a) : r;
@@ -291,6 +300,8 @@ static int run_wo(struct step *s, uint32_t i, const struct model_layer *l, uint3
 int step_attention(struct step *s, uint32_t i, uint32_t *ret_left)
 {
     const struct model_layer *l = &s->m->layers[i];
+    /* The observer of attention's weights wants the attention of the last layer, too, though nobody
+     * wants its outputs. */
     bool last = is_last(s, i);
     int r = run_qkv(s, i, l);
 
@@ -303,6 +314,7 @@ int step_attention(struct step *s, uint32_t i, uint32_t *ret_left)
     return r == 0 && *ret_left ? run_wo(s, i, l, *ret_left) : r;
 }
 
+/* gate and up (T, n_ff), whose product is left in gate, to y. */
 int step_ffn(struct step *s, uint32_t i, uint32_t n_rows)
 {
     const struct model_layer *l = &s->m->layers[i];
@@ -336,7 +348,8 @@ static bool told_to_stop(const struct forward_stop *stop)
     return stop && stop->fn(stop->arg);
 }
 
-/* Until the mark is reached. -ECANCELED: somebody said so first. */
+/* Until the mark is reached. -ECANCELED: somebody said so first. Polls where somebody may say so;
+ * else the runtime waits. */
 static int await(struct step *s, struct rt_event *e, const struct forward_stop *stop)
 {
     for (unsigned n = 1;; n++) {
@@ -374,6 +387,7 @@ static int run_layers(struct step *s, const struct forward_stop *stop)
 
         if (told_to_stop(stop))
             return -ECANCELED;
+        /* mark is still that of layer i - STEP_AHEAD. */
         if (i >= STEP_AHEAD)
             r = await(s, mark, stop);
         if (r == 0)
@@ -387,13 +401,15 @@ static int run_layers(struct step *s, const struct forward_stop *stop)
 /* --- steps of few rows ------------------------------------------------------------------------ */
 
 /* A library's product is not kept, since what it does may depend on more than its arguments; nor
- * are adapters' rows, whose places are the plan's alone. */
+ * are adapters' rows, whose places are the plan's alone. At most as many rows as tiles are
+ * multiplied with as they are: more are a library's. */
 static bool is_kept(const struct step *s)
 {
     return s->plan->n_rows <= ROOM_FEW_ROWS && s->upload.n_own == 0;
 }
 
-/* Field by field into zeros, since it is compared by its bytes. */
+/* Field by field into zeros, since it is compared by its bytes. bytes says how long the copy of the
+ * plan was, on which no launch depends. */
 static void shape_of(const struct step *s, struct shape *ret)
 {
     memset(ret, 0, sizeof(*ret));
@@ -418,11 +434,13 @@ static struct kept *find_kept(struct step *s, const struct shape *shape)
         if (k->used < oldest->used)
             oldest = k;
     }
+    /* Whatever was queued of it is over: a step waits for its end. */
     rt_graph_close(s->rt, oldest->graph);
     *oldest = (struct kept){ .graph = NULL };
     return oldest;
 }
 
+/* Whatever fails, the capture is ended. */
 static int keep(struct step *s, struct kept *k)
 {
     int r = rt_keep(s->rt), e;
@@ -438,6 +456,7 @@ static int keep(struct step *s, struct kept *k)
     return r < 0 ? r : e;
 }
 
+/* No question whether to stop while it runs: it is milliseconds. */
 static int run_kept(struct step *s, const struct forward_stop *stop)
 {
     struct shape shape;
@@ -448,6 +467,7 @@ static int run_kept(struct step *s, const struct forward_stop *stop)
         return -ECANCELED;
     shape_of(s, &shape);
     k = find_kept(s, &shape);
+    /* Nothing was computed yet: recording only notes launches. */
     if (!k->graph) {
         r = keep(s, k);
         k->shape = shape;
@@ -457,7 +477,8 @@ static int run_kept(struct step *s, const struct forward_stop *stop)
 }
 
 /* All is queued, so who wants it to stop now has it in no time. Given up or failed, what is queued
- * still reads the plan and writes to pages: it ends first. */
+ * still reads the plan and writes to pages: it ends first. stop is asked so that letters are read
+ * meanwhile; what it says changes nothing any more. */
 static int finish(struct step *s, const struct forward_stop *stop, int r)
 {
     struct rt_event *end = s->done[0];
@@ -481,6 +502,7 @@ int step_start(struct step *s, const struct plan *plan)
     s->plan = plan;
     s->n_out = 0;
     s->pool = shift_pool(&s->view, plan->pool);
+    /* Adapters and soft rows that were put before are seen. */
     r = stage_join(s->stage);
     if (r == 0)
         r = upload_plan(&s->upload, plan, &shape);
