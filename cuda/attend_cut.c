@@ -24,7 +24,8 @@ static const uint32_t tile_rows[K_ATTEND__N] = {
     [K_ATTEND_ROWS] = 16, [K_ATTEND_DECODE] = 8, [K_ATTEND_TILE] = 64
 };
 
-/* A pass over the plan: the first counts, the second writes. */
+/* A pass over the plan: the first counts, the second writes. n_part_rows: partial results so far,
+ * of which the device has K_ATTEND_PART_ROWS. */
 struct cutter {
     const struct k_attend_shape *s;
     const struct plan *plan;
@@ -58,6 +59,7 @@ static enum k_attend_kind kind_of(const struct k_attend_shape *s, uint32_t n_row
     return n_rows <= DECODE_ROWS && !side ? K_ATTEND_DECODE : K_ATTEND_TILE;
 }
 
+/* Pages from the first segment's first to the last one's last. */
 static uint32_t n_earlier(const struct plan *plan, const struct plan_piece *p)
 {
     const struct plan_segment *s = plan->segments + p->first_segment;
@@ -66,7 +68,8 @@ static uint32_t n_earlier(const struct plan *plan, const struct plan_piece *p)
     return p->n_segments ? last->first_page + seq_n_pages(last->n_keys) - s->first_page : 0;
 }
 
-/* Keys of the own segment that are seen by the row of token t. */
+/* Keys of the own segment that are seen by the row of token t. A row beside the text (side) does
+ * not see itself. */
 static uint32_t own_keys(const struct plan_piece *p, uint32_t t)
 {
     return p->off + t * p->stride + !p->side;
@@ -76,6 +79,7 @@ static uint32_t pages_per_part(uint32_t n_pages, uint32_t n_tiles)
 {
     uint32_t n = PART_PAGES;
 
+    /* All in one part: no merging. */
     if (n_tiles > SPLIT_TILES)
         return n_pages;
     while (n * PARTS < n_pages)
@@ -83,7 +87,7 @@ static uint32_t pages_per_part(uint32_t n_pages, uint32_t n_tiles)
     return n * n_tiles;
 }
 
-/* One entry more of a list of n, which begins at `list`. */
+/* One entry more of a list of n, which begins at `list`. The first pass counts only. */
 static void put(struct cutter *c, size_t list, uint32_t *n, const void *entry, size_t len)
 {
     if (c->block)
@@ -102,6 +106,7 @@ static void put_look(struct cutter *c, size_t list, uint32_t *n, uint32_t *most,
 static void cut_tile(struct cutter *c, enum k_attend_kind kind, struct k_attend_item item,
                      uint32_t n_pages, uint32_t per_part)
 {
+    /* A part leaves a row for each KV head. */
     uint32_t rows = item.n_rows * c->s->n_head_kv, n_parts;
 
     /* Longer parts, down to a single one, where partials have no room. */
@@ -119,6 +124,8 @@ static void cut_tile(struct cutter *c, enum k_attend_kind kind, struct k_attend_
         item.first_page = i * per_part;
         item.n_pages = n_pages - item.first_page < per_part ? n_pages - item.first_page : per_part;
         item.last = i + 1 == n_parts;
+        /* A tile in one part writes its result where it belongs; parts write theirs to be merged.
+         */
         item.part = n_parts > 1 ? c->n_part_rows + i * rows : K_ATTEND_NONE;
         put(c, c->t->items[kind], &c->t->n_items[kind], &item, sizeof(item));
     }
@@ -126,6 +133,7 @@ static void cut_tile(struct cutter *c, enum k_attend_kind kind, struct k_attend_
         c->n_part_rows += n_parts * rows;
 }
 
+/* Pieces whose attention is looked at: how it spreads, which keys it weighs, what is asked. */
 static void cut_look(struct cutter *c, uint32_t piece)
 {
     const struct plan_piece *p = &c->plan->pieces[piece];
@@ -155,6 +163,7 @@ static void cut_piece(struct cutter *c, uint32_t piece)
         struct k_attend_item item = { .piece = piece,
                                       .row = row,
                                       .n_rows = n_rows - row < step ? n_rows - row : step };
+        /* Rows are query heads of a group, token by token: the last token sees most. */
         uint32_t last = (row + item.n_rows - 1) / group;
 
         cut_tile(c, kind, item, earlier + seq_n_pages(own_keys(p, last)), per_part);
@@ -162,6 +171,7 @@ static void cut_piece(struct cutter *c, uint32_t piece)
     cut_look(c, piece);
 }
 
+/* Twice with the same plan, so with the same entries. */
 static void cut_all(struct cutter *c)
 {
     for (uint32_t i = 0; i < K_ATTEND__N; i++)
@@ -173,6 +183,7 @@ static void cut_all(struct cutter *c)
         cut_piece(c, i);
 }
 
+/* To powers of two, as a recorded graph's launches have their sizes. */
 static uint32_t padded(uint32_t n)
 {
     uint32_t to = 1;
@@ -182,7 +193,8 @@ static uint32_t padded(uint32_t n)
     return n ? to : 0;
 }
 
-/* A list of n entries, padded; counts are of a pass that wrote nothing yet. */
+/* A list of n entries, padded; counts are of a pass that wrote nothing yet. Returns where the list
+ * begins. */
 static size_t place(size_t *at, uint32_t *n, size_t bytes)
 {
     size_t here = *at;
@@ -213,11 +225,13 @@ int k_attend_cut(const struct k_attend_shape *s, const struct plan *plan, void *
 
     cut_all(&c);
     t.bytes = lay_out(&t);
+    /* k_attend_cut_bytes is never less: this is for who counts in another way. */
     if (t.bytes > n)
         return -E2BIG;
     t.most_shares = padded(t.most_shares);
     t.most_weights = padded(t.most_weights);
     t.most_asked = padded(t.most_asked);
+    /* The second pass counts again without padding; what kernels get is padded. */
     counts = t;
     memset(block, 0, t.bytes); /* what is padding says that there is nothing to do */
     c.block = block;
@@ -227,7 +241,8 @@ int k_attend_cut(const struct k_attend_shape *s, const struct plan *plan, void *
 }
 
 /* Twice, for the padding. Items: tiles of the rows, a ragged one a piece; and parts, of which each
- * has a row at least, or all pages of the plan. */
+ * has a row at least, or all pages of the plan. Of any plan of these limits, so that the block is
+ * taken once. */
 size_t k_attend_cut_bytes(const struct k_attend_shape *s, const struct plan *plan)
 {
     size_t tiles =

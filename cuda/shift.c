@@ -240,8 +240,7 @@ int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, ui
     return r == 0 ? get_norms(s, n_keys, host) : r;
 }
 
-/* By the first segment that is fitted, for the longest that there are. Its time is a step's that
- * fits, and no decoding one's. */
+/* By the first segment that is fitted, for the longest that there are. */
 static int fit_room(struct shift *s)
 {
     return s->fit ? 0 : rt_alloc(s->rt, s->fit_len, &s->fit);

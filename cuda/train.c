@@ -13,6 +13,7 @@
 
 #define LIST_ALIGN 256u
 
+/* err: once it is there nothing is queued any more, and callers find out when they ask. */
 struct cuda {
     struct tensors t;
     struct rt *rt;
@@ -35,6 +36,7 @@ static struct cuda *cuda_of(struct tensors *t)
     return (struct cuda *)t;
 }
 
+/* The one that all is queued on: kernels, products and copies follow each other without events. */
 static void *stream(const struct cuda *c)
 {
     return rt_stream(c->rt, RT_COMPUTE);
@@ -49,6 +51,7 @@ static void said(struct cuda *c, int r)
 
 /* --- a device --------------------------------------------------------------------------------- */
 
+/* All that is queued may still have what is given back. */
 static void train_close(struct tensors *t)
 {
     struct cuda *c = cuda_of(t);
@@ -57,6 +60,7 @@ static void train_close(struct tensors *t)
         return;
     if (c->rt) {
         (void)rt_wait(c->rt, RT_COMPUTE);
+        /* Their memory is given back while the runtime still has the device. */
         void *all[] = { c->workspace, c->sums, c->lists };
 
         gemm_close(c->gemm);
@@ -78,6 +82,8 @@ static int open_parts(struct cuda *c, struct why *why)
         r = rt_alloc(c->rt, (K_SUMS + 1) * sizeof(double), &sums);
     c->sums = sums;
     if (r == 0)
+        /* Copies in the stream that computes: a list may be written over when the kernel before is
+         * done with it. */
         r = stage_open(c->rt, RT_COMPUTE, -1, &c->stage);
     if (r < 0)
         return why_set(why, r, "the device %s for what training begins with",
@@ -116,6 +122,7 @@ static uint64_t train_left(struct tensors *t)
     return rt_left(cuda_of(t)->rt);
 }
 
+/* No memory is no failure of the device: who asked says what to do. */
 static void *train_alloc(struct tensors *t, size_t n)
 {
     struct cuda *c = cuda_of(t);
@@ -127,6 +134,7 @@ static void *train_alloc(struct tensors *t, size_t n)
     return r == 0 ? p : NULL;
 }
 
+/* Kernels that are queued may have it. */
 static void train_free(struct tensors *t, void *p)
 {
     (void)rt_wait(cuda_of(t)->rt, RT_COMPUTE);
@@ -145,6 +153,7 @@ static void train_get(struct tensors *t, void *host, const void *from, size_t n)
 {
     struct cuda *c = cuda_of(t);
 
+    /* Waits in either case: a get of nothing is how one waits for all before it. */
     if (c->err == 0 && n)
         said(c, stage_get(c->stage, host, from, n, NULL));
     else if (c->err == 0)
@@ -174,7 +183,8 @@ static size_t list_len(size_t n)
     return (n + LIST_ALIGN - 1) / LIST_ALIGN * LIST_ALIGN;
 }
 
-/* Room for the lists of a call, n bytes with list_len each. */
+/* Room for the lists of a call, n bytes with list_len each. Grows to twice of what is asked, so
+ * seldom; what is queued may read the old one, so that is waited for. */
 static bool lists_begin(struct cuda *c, size_t n)
 {
     void *p = NULL;
@@ -198,6 +208,7 @@ static bool lists_begin(struct cuda *c, size_t n)
     return true;
 }
 
+/* lists_begin has made sure of it. */
 static void *list_room(struct cuda *c, size_t n)
 {
     void *at = c->lists + c->lists_used;
@@ -219,6 +230,7 @@ static void *list(struct cuda *c, const void *host, size_t n)
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
+/* A product of nothing is none: a library may refuse it. */
 static void train_product(struct tensors *t, const struct tensors_product *p)
 {
     struct cuda *c = cuda_of(t);
@@ -283,6 +295,7 @@ static void train_norm_back(struct tensors *t, const struct tensors_norm_back *p
         said(c, k_norm_back(stream(c), &a));
 }
 
+/* part is scratch: sums of pieces of the rows, which are added up in their order. */
 static void train_sum_rows(struct tensors *t, const struct tensors_sum *p)
 {
     struct cuda *c = cuda_of(t);
@@ -332,6 +345,7 @@ static void train_take(struct tensors *t, const struct tensors_take *p)
         said(c, k_take(stream(c), &a));
 }
 
+/* The order of pairs of one row is that of their numbers, since those are in the lower half. */
 static int by_number(const void *a, const void *b)
 {
     uint64_t x, y;
@@ -342,7 +356,9 @@ static int by_number(const void *a, const void *b)
 }
 
 /* Pairs by the rows that they go to, and of each in the order that they came in: lists (3, n_pairs
- * + 1) get to, starts, from. pairs: scratch. How many rows. */
+ * + 1) get to, starts, from. pairs: scratch. How many rows. A device adds without an order where
+ * several blocks meet: so each row of the table gets a block of its own, which adds in the order of
+ * the list, and the run repeats bit for bit. */
 static uint32_t sort_pairs(const struct tensors_give *p, uint64_t *pairs, uint32_t *lists)
 {
     size_t each = (size_t)p->n_pairs + 1;
@@ -364,6 +380,7 @@ static uint32_t sort_pairs(const struct tensors_give *p, uint64_t *pairs, uint32
     return n;
 }
 
+/* Lists are sorted by the host: they are as long as a sequence. */
 static void train_give(struct tensors *t, const struct tensors_give *p)
 {
     struct cuda *c = cuda_of(t);
@@ -389,6 +406,7 @@ static void train_give(struct tensors *t, const struct tensors_give *p)
 
 /* --- attention -------------------------------------------------------------------------------- */
 
+/* Scratch of attention may still be in use. */
 static void attn_close(struct tensors_attn *a)
 {
     if (!a)
@@ -435,7 +453,8 @@ static void attend_back(struct tensors_attn *a, const struct tensors_attend_back
 
 /* --- losses and parameters -------------------------------------------------------------------- */
 
-/* Rows' lists behind each other; a row without one: whatever. */
+/* Rows' lists behind each other; a row without one: whatever. An ask has pointers of the host's,
+ * which a kernel can't follow. */
 static const void *pack(struct cuda *c, const struct tensors_loss *p, bool ids)
 {
     size_t each = p->n_teacher * sizeof(uint32_t);
@@ -457,6 +476,7 @@ static const void *pack(struct cuda *c, const struct tensors_loss *p, bool ids)
     return ret;
 }
 
+/* Waits: what rows say is wanted at once. */
 static void train_loss(struct tensors *t, const struct tensors_loss *p)
 {
     struct cuda *c = cuda_of(t);
@@ -472,6 +492,7 @@ static void train_loss(struct tensors *t, const struct tensors_loss *p)
     a.teacher_p = pack(c, p, false);
     if (c->err == 0)
         said(c, k_loss(stream(c), &a));
+    /* What a device that failed does not bring is at least a number. */
     memset(p->ret, 0, n_told);
     train_get(t, p->ret, a.of.ret, n_told);
 }
@@ -506,6 +527,7 @@ static void train_low_rank(struct tensors *t, float *w, const float *b, const fl
     train_product(t, &p);
 }
 
+/* NaN where it failed: a norm that nobody takes for one. */
 static double train_sum_squares(struct tensors *t, const float *x, size_t n)
 {
     struct cuda *c = cuda_of(t);

@@ -1,3 +1,7 @@
+/* cuda/train_attn.c - which products and kernels a segment takes. Keys and values of it are
+ * gathered once, and query rows come in blocks; scores of a block are there for all heads at once,
+ * which is most of the memory that attention takes.
+ */
 #include "cuda/train_attn.h"
 
 #include "cuda/train_kernels.h"
@@ -9,6 +13,8 @@
 #define BLOCK    512u
 #define LD_ALIGN 8u /* values: rows of scores begin where a library's best kernels want them */
 
+/* Shapes as the products see them: with g query heads a KV head, a stack of n_head_kv matrices
+ * whose rows are (g, block). */
 struct train_attn {
     struct rt *rt;
     struct stage *stage;
@@ -35,6 +41,7 @@ struct task {
     const struct tensors_attend_back *back; /* NULL: forward */
 };
 
+/* n_keys of a row, and what fills it up; nobody reads that. */
 static uint32_t ld_of(uint32_t n_keys)
 {
     return (n_keys + LD_ALIGN - 1) / LD_ALIGN * LD_ALIGN;
@@ -47,7 +54,8 @@ static uint32_t group(const struct train_attn *a)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-/* *p gets other memory; what it had is of no use to anybody then. */
+/* *p gets other memory; what it had is of no use to anybody then. memcpy, as a pointer to any kind
+ * of pointer is given. */
 static int renew(struct train_attn *a, void *p_of_pointer, size_t n)
 {
     void *p;
@@ -70,6 +78,7 @@ static int room_for_rows(struct train_attn *a, uint32_t n_rows, uint32_t n_memor
 
     if (n_rows <= a->n_rows && n_memory <= a->n_memory)
         return 0;
+    /* Until all of it is there again there is room for nothing. */
     a->n_rows = a->n_memory = 0;
     r = rt_wait(a->rt, RT_COMPUTE);
     if (r == 0)
@@ -83,6 +92,7 @@ static int room_for_rows(struct train_attn *a, uint32_t n_rows, uint32_t n_memor
     return 0;
 }
 
+/* Grows to the longest segment that was seen, and stays. */
 static int room_for_keys(struct train_attn *a, uint32_t n_keys)
 {
     size_t keys = (size_t)n_keys * a->heads.n_kv, typed = tensors_size(a->heads.type),
@@ -107,6 +117,7 @@ static int room_for_keys(struct train_attn *a, uint32_t n_keys)
     return r;
 }
 
+/* As train_attn_open and the two above take it. */
 size_t train_attn_room(const struct tensors_heads *h, const struct tensors_sizes *s)
 {
     size_t block = h->block ? h->block : BLOCK, typed = tensors_size(h->type), f = sizeof(float),
@@ -158,6 +169,7 @@ void train_attn_close(struct train_attn *a)
     free(a);
 }
 
+/* Segments stay the host's: a launch has its own in its arguments. */
 int train_attn_see(struct train_attn *a, const struct sight *s)
 {
     int r = room_for_rows(a, s->n_rows, s->n_memory);
@@ -192,6 +204,7 @@ static struct stack turned(struct stack s)
     return s;
 }
 
+/* One call for all KV heads. */
 static int multiply(const struct train_attn *a, uint32_t m, uint32_t n, uint32_t k, struct stack x,
                     struct stack y, struct stack z, bool add)
 {
@@ -230,6 +243,7 @@ static struct k_block block_of(const struct task *t, uint32_t row, uint32_t n, u
                              .dqkv = t->back ? t->back->dqkv : NULL };
 }
 
+/* s = q k^T; p = softmax(s); x = p v; out, typed, from x. */
 static int forward_block(const struct task *t, const struct k_block *b)
 {
     struct train_attn *a = t->a;
@@ -250,6 +264,8 @@ static int forward_block(const struct task *t, const struct k_block *b)
     return r < 0 ? r : k_train_out(on, b);
 }
 
+/* Scores again, from which lse makes the same p; dp = o v^T; ds; then dq = ds k, dk += ds^T q, dv
+ * += p^T o. */
 static int back_block(const struct task *t, const struct k_block *b)
 {
     struct train_attn *a = t->a;
@@ -295,9 +311,11 @@ static int each_block(const struct task *t)
     uint32_t block = t->a->block, all = sight_n_keys(g);
     int r = 0;
 
+    /* A segment is frozen as a whole, or not at all: only the first can be. */
     for (uint32_t i = t->back && g->raw < s->n_frozen ? g->n_raw : 0; r == 0 && i < g->n_raw;
          i += block) {
         uint32_t n = g->n_raw - i < block ? g->n_raw - i : block;
+        /* The last row of the block has most gists before it. */
         bool gists = s->rows[g->raw + i + n - 1].gist_end;
 
         r = run_block(t, g->raw + i, n, gists ? all : g->n_memory + i + n);
@@ -320,19 +338,24 @@ static int run_segment(const struct task *t)
 {
     struct train_attn *a = t->a;
     void *on = rt_stream(a->rt, RT_COMPUTE);
+    /* On the way back dk and dv take the places of k and v. */
     struct k_train_keys keys = keys_of(t, a->k, a->v), back = keys_of(t, a->dk, a->dv);
     size_t n = (size_t)sight_n_keys(t->g) * a->heads.n_kv * sizeof(float);
     int r = k_train_keys(on, &keys);
 
+    /* Blocks add to them. */
     if (r == 0 && t->back)
         r = rt_clear(a->rt, RT_COMPUTE, a->dk, n);
     if (r == 0 && t->back)
         r = rt_clear(a->rt, RT_COMPUTE, a->dv, n);
     if (r == 0)
         r = each_block(t);
+    /* Turned back and added to their rows, before the next segment adds what it makes of the same
+     * rows as memory. */
     return r == 0 && t->back ? k_train_dkv(on, &back, t->back->dqkv) : r;
 }
 
+/* In order: see the header. */
 static int run_all(struct task *t)
 {
     int r = 0;

@@ -13,6 +13,7 @@
 
 const size_t gemm_workspace = (size_t)32 << 20; /* what cuBLAS advises for the largest chips */
 
+/* Functions by pointers, as the library may not be there. */
 struct gemm {
     void *lib;
     cublasHandle_t handle;
@@ -31,6 +32,7 @@ struct gemm {
                                  cublasGemmAlgo_t);
 };
 
+/* RTLD_LOCAL: another cuBLAS in the process, of a plugin, keeps its own. */
 static int find_library(struct gemm *g, struct why *why)
 {
     static const char *const names[] = { "libcublas.so.13", "libcublas.so.12" };
@@ -46,6 +48,7 @@ static int find_library(struct gemm *g, struct why *why)
                    names[0]);
 }
 
+/* memcpy: C has no cast from an object's pointer to a function's. */
 static int find_functions(struct gemm *g, struct why *why)
 {
     struct {
@@ -70,6 +73,8 @@ static int find_functions(struct gemm *g, struct why *why)
     return 0;
 }
 
+/* Of the device that is current. The workspace comes behind the stream, which would set it back to
+ * cuBLAS's own. */
 int gemm_open(void *stream, void *workspace, struct gemm **ret, struct why *why)
 {
     struct gemm *g = calloc(1, sizeof(*g));
@@ -92,6 +97,7 @@ int gemm_open(void *stream, void *workspace, struct gemm **ret, struct why *why)
     return 0;
 }
 
+/* The handle may have work in the stream: callers have waited for it. */
 void gemm_close(struct gemm *g)
 {
     if (!g)
@@ -103,7 +109,8 @@ void gemm_close(struct gemm *g)
     free(g);
 }
 
-/* cuBLAS counts by columns: what is row-major here is transposed there. */
+/* cuBLAS counts by columns: what is row-major here is transposed there. Column by column: y^T
+ * (n_rows, n_x) is w, which cuBLAS sees as (n_cols, n_rows) and turns, times x^T. */
 int gemm_run(struct gemm *g, const struct gemm_product *p)
 {
     const float one = 1, add = p->add ? 1 : 0;
@@ -127,7 +134,8 @@ static cublasOperation_t op_of(const struct tensors_mat *m)
     return m->t ? CUBLAS_OP_T : CUBLAS_OP_N;
 }
 
-/* C^T = B^T A^T: what lies by rows is transposed to it already. */
+/* C^T = B^T A^T: what lies by rows is transposed to it already. So a and b change places, and their
+ * leading dimensions are those of rows. f32 is multiplied as f32: TF32 would be asked for. */
 int gemm_batch(struct gemm *g, const struct gemm_batch *p)
 {
     const float one = 1, add = p->of.add ? 1 : 0;
