@@ -1,9 +1,14 @@
+/* ipc/arena.c - positions that only grow, and the places that they stand for (arena.h has a
+ * drawing). */
+
 #include "ipc/arena.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
+/* The smallest page that there is. Only a hint of when to look (arena_leaves_page): nothing depends
+ * on its being right. */
 #define PAGE 4096u
 
 int arena_init(struct arena *a, uint32_t size, uint32_t slots)
@@ -32,6 +37,8 @@ static uint64_t align_up(uint64_t x)
     return (x + ARENA_ALIGN - 1) & ~(uint64_t)(ARENA_ALIGN - 1);
 }
 
+/* Behind what is lent, if it fits before the end of the arena; else at 0, and then all the rest
+ * before the end is part of what it takes. */
 int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off)
 {
     uint64_t need = align_up(len), room, off, rest;
@@ -57,6 +64,9 @@ int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off)
     return 0;
 }
 
+/* Another place than the one that `lent` is at can only be 0: arena_find has wrapped, and the rest
+ * is lent too. A message without bytes has an end as well (A3), since the receiver gives back
+ * messages and not bytes. */
 void arena_lend(struct arena *a, uint64_t off, uint32_t len)
 {
     if (len > 0) {
@@ -82,6 +92,7 @@ void arena_give_back(struct arena *a, uint32_t n_spans)
     a->freed = a->end[(a->first + n_spans - 1) & a->mask];
     a->first = (a->first + n_spans) & a->mask;
     a->n_out -= n_spans;
+    /* All is back: from 0 again, where the largest span fits. */
     if (a->n_out == 0)
         a->freed = a->lent = 0;
 }

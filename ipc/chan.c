@@ -65,6 +65,7 @@ struct chan {
     uint8_t frame[CHAN_FRAME_MAX];
 };
 
+/* Of frames and arenas, both far below 2^32. */
 static uint32_t align_up(uint32_t x)
 {
     return (x + ARENA_ALIGN - 1) & ~(ARENA_ALIGN - 1);
@@ -87,11 +88,14 @@ static bool geometry_valid(const struct chan_geometry *g)
     return true;
 }
 
+/* At most some 129 MiB, by the bounds of geometry_valid. */
 static size_t mapping_len(const struct chan_geometry *g)
 {
     return HEAD_BYTES + 2 * RING_BYTES(g->slots) + g->arena_c2s + (size_t)g->arena_s2c;
 }
 
+/* The descriptors are the chan's from here on. What is not made yet is NULL or -1, which is what
+ * chan_close goes by. */
 static struct chan *chan_new(enum chan_side side, const struct chan_geometry *g,
                              struct chan_fds fds)
 {
@@ -327,6 +331,8 @@ bool chan_shares_cpu(struct chan *c)
 
 /* --- sending ---------------------------------------------------------------------------------- */
 
+/* What the peer has released since the last look goes back to the arena. The only place where its
+ * head is believed, and only as far as ring_look has checked it. */
 static int look_for_room(struct chan *c)
 {
     uint32_t back;
@@ -352,6 +358,7 @@ static uint64_t span_len(uint32_t frame_len, uint32_t bulk_len)
     return (uint64_t)bulk_off(frame_len) + bulk_len;
 }
 
+/* Nothing is taken yet: neither slot nor span is used up before chan_commit. */
 int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t **ret_frame,
                  uint8_t **ret_bulk)
 {
@@ -460,6 +467,7 @@ int chan_recv(struct chan *c, struct chan_msg *ret_msg)
     return 0;
 }
 
+/* In this order: who is woken finds the slot free. */
 void chan_release(struct chan *c)
 {
     assert(c->held);
@@ -493,6 +501,8 @@ void chan_wait_by_edges(struct chan *c)
     c->edges = true;
 }
 
+/* The flags are set even where there is something to do: chan_disarm takes both back, and the
+ * caller need not know which it was. */
 static bool look_and_sleep(struct chan *c, bool for_room)
 {
     bool there = ring_rx_sleep(&c->rx);
@@ -527,6 +537,7 @@ void chan_disarm(struct chan *c)
     c->rung = true;
 }
 
+/* Without a side effect: while we look by ourselves nobody has to ring. */
 static bool ready(const struct chan *c, bool for_room)
 {
     return ring_readable(&c->rx) || (for_room && ring_came_back(&c->tx));
@@ -565,8 +576,11 @@ static bool spin(struct chan *c, bool for_room, uint64_t spin_ns)
     return false;
 }
 
+/* What an event was about. BED_SOCK and BED_STOP stand in the order of chan.beside. */
 enum { BED_BELL, BED_SOCK, BED_STOP, BED__N };
 
+/* The doorbell is waited for by edges. The other two are not: a connection that has ended, or a
+ * caller that wants to stop, is to end each sleep and not only the first. */
 static int put_in_bed(struct chan *c, int fd, uint32_t what, uint32_t events)
 {
     struct epoll_event ev = { .events = events, .data.u32 = what };
@@ -655,6 +669,7 @@ int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spi
         if (timeout_ms > 0) {
             uint64_t now = clock_ns();
 
+            /* Rounded up: rounded down the last millisecond would be spent in sleeps of none. */
             timeout_ms = now < end ? (int)((end - now + 999999) / 1000000) : 0;
         }
         r = sleep_once(c, for_room, timeout_ms);

@@ -21,6 +21,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the packets are littl
 
 /* --- the path --------------------------------------------------------------------------------- */
 
+/* What was said by hand is taken as it is, whether there is a socket or not: to go on elsewhere
+ * would talk to a daemon that nobody meant. An empty variable says nothing. A path that the kernel
+ * could not take is refused here, and not cut. */
 int handshake_path(const char *override, bool client, char *ret, size_t cap)
 {
     const char *env = getenv("GISTD_SOCKET"), *xdg = getenv("XDG_RUNTIME_DIR");
@@ -52,6 +55,7 @@ static uint32_t clamp(uint32_t x, uint32_t lo, uint32_t hi)
     return x < lo ? lo : x > hi ? hi : x;
 }
 
+/* The next power of two. Both bounds are powers of two, so that it stays between them. */
 static uint32_t bound_slots(uint32_t wanted, uint32_t by_default)
 {
     uint32_t x = clamp(wanted ? wanted : by_default, CHAN_SLOTS_MIN, RING_SLOTS_MAX), n = 1;
@@ -61,6 +65,7 @@ static uint32_t bound_slots(uint32_t wanted, uint32_t by_default)
     return n;
 }
 
+/* The upper bound is a multiple of 64 itself: rounding up does not pass it. */
 static uint32_t bound_arena(uint32_t wanted, uint32_t by_default)
 {
     uint32_t x = clamp(wanted ? wanted : by_default, CHAN_ARENA_MIN, CHAN_ARENA_MAX);
@@ -83,6 +88,8 @@ int handshake_read_hello(int sock, const struct chan_geometry *defaults, struct 
         (void)handshake_refuse(sock, HANDSHAKE_BAD_REQUEST, "this is not gistd's handshake");
         return -EPROTO;
     }
+    /* Before the length: another version's hello may have another one, and its sender is to hear
+     * which version is spoken here. */
     if (h.version != HANDSHAKE_VERSION) {
         (void)snprintf(text, sizeof(text), "the daemon speaks version %u only, not %u",
                        HANDSHAKE_VERSION, h.version);
@@ -100,6 +107,9 @@ int handshake_read_hello(int sock, const struct chan_geometry *defaults, struct 
     return 0;
 }
 
+/* The answer and its descriptors are one packet: a client has all or nothing. The descriptors stay
+ * the channel's, the client gets duplicates. Never waits: a client that has read none of what it
+ * was told while the model was loaded may have no room, and is let go. */
 int handshake_accept(int sock, const struct chan_geometry *g, const struct chan *c)
 {
     struct handshake_answer a = { .magic = HANDSHAKE_MAGIC,
@@ -152,6 +162,8 @@ void handshake_tell_loading(int sock, unsigned percent)
     (void)!send(sock, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* As the kernel noted them when the connection was made: a process that changes its user
+ * afterwards, or passes the socket on, remains who it was. */
 int handshake_peer(int sock, pid_t *ret_pid, uid_t *ret_uid)
 {
     struct ucred cred;

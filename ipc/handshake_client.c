@@ -56,6 +56,8 @@ static int say_connect(char *text, const char *path, int timeout_ms, int err)
     }
 }
 
+/* A socket that does not wait has this error where another waits for its place in the daemon's
+ * queue. */
 static int say_crowded(char *text, const char *path)
 {
     return say(text, -EAGAIN, "gistd at %s has too many connections to take: try again", path);
@@ -77,7 +79,8 @@ static int set_timeouts(int sock, int timeout_ms)
     return 0;
 }
 
-/* flags: SOCK_NONBLOCK, or 0. */
+/* flags: SOCK_NONBLOCK, or 0. The time limits are set before connect: a daemon that takes no
+ * connections holds up that call, too. */
 static int open_socket(const char *path, int timeout_ms, int flags, int *ret_sock, char *text)
 {
     struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -123,6 +126,7 @@ static int take_fds(struct msghdr *mh, int fds[N_FDS_ROOM])
     return n;
 }
 
+/* Of an answer that was no yes: whoever sends us descriptors does not leave them here. */
 static void close_all(const int *fds, int n)
 {
     for (int i = 0; i < n; i++)
@@ -245,6 +249,7 @@ static int wait_answer(struct shaking *s, int flags, struct handshake_answer *a,
     int r;
 
     for (;;) {
+        /* Of the packet before: the next one is read over it. */
         uint32_t percent = a->percent;
 
         r = set_timeouts(s->sock, ms_left(s));
@@ -262,6 +267,7 @@ static int wait_answer(struct shaking *s, int flags, struct handshake_answer *a,
     }
 }
 
+/* The descriptors are chan_attach's from here on, also when it fails. */
 static int attach(const struct shaking *s, const struct handshake_answer *a, const int *fds,
                   struct chan **ret)
 {
@@ -334,6 +340,7 @@ static int check_server(const struct shaking *s)
                s->path, (unsigned)uid, (int)pid);
 }
 
+/* Twice in a row is the same as once. */
 static void hang_up(struct shaking *s)
 {
     if (s->sock >= 0)
@@ -341,6 +348,7 @@ static void hang_up(struct shaking *s)
     s->sock = -1;
 }
 
+/* Connects, looks who serves there, and only then says a word. */
 static int begin(struct shaking *s, int flags)
 {
     int r = open_socket(s->path, ms_left(s), flags, &s->sock, s->text);
@@ -395,6 +403,7 @@ int handshake_connect(const char *path, const struct chan_geometry *want,
     if (r < 0)
         return r;
     text[0] = '\0';
+    /* The socket lives as long as the connection, and is only watched for its end. */
     (void)set_timeouts(s.sock, -1);
     *ret_sock = s.sock;
     return 0;
@@ -402,6 +411,7 @@ int handshake_connect(const char *path, const struct chan_geometry *want,
 
 /* --- not waiting ------------------------------------------------------------------------------ */
 
+/* Copies of what the caller passed, which need not outlive the call; s points to them. */
 struct handshake {
     struct shaking s;
     struct chan_geometry want;
@@ -420,6 +430,7 @@ int handshake_start(const char *path, const struct chan_geometry *want,
     if (!h)
         return say(text, -ENOMEM, "this program is out of memory");
     h->wait = *wait;
+    /* Nobody sits in a call whose time could be kept. */
     h->wait.timeout_ms = -1;
     if (want)
         h->want = *want;

@@ -1,3 +1,6 @@
+/* ipc/plain.c - see plain.h. Numbers are varints, seven bits a byte and the lowest first; a set
+ * high bit says that another byte follows. */
+
 #include "ipc/plain.h"
 
 #include <errno.h>
@@ -39,6 +42,8 @@ static const uint8_t *get_field(const uint8_t *p, const uint8_t *end, uint8_t ta
     return p && p < end && *p == tag ? get_number(p + 1, end, ret) : p;
 }
 
+/* Packed aside and copied: the destination is shared memory, whose reader must not see it half
+ * written and from which nothing may be read back. */
 int plain_pack(const struct plain *m, uint8_t *buf, size_t cap, size_t *ret_len)
 {
     uint8_t bytes[BYTES_MAX], *p = bytes;
@@ -60,6 +65,9 @@ int plain_pack(const struct plain *m, uint8_t *buf, size_t cap, size_t *ret_len)
     return 0;
 }
 
+/* The last byte is the length of the body, 0. What stands between the fields that are known must be
+ * used up exactly: anything else is left to protobuf-c. *ret may be half filled where it is false.
+ */
 bool plain_unpack(const uint8_t *p, size_t len, struct plain *ret)
 {
     const uint8_t *end;

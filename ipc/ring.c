@@ -1,3 +1,10 @@
+/* ipc/ring.c - one-way ring of message slots; ring.h has layout and invariants.
+ *
+ * The two halves below are two processes. Each keeps its own count in private memory (I4), of 64
+ * bits: a turn is that count divided by n, and has to go on over the laps modulo 2^32, where a
+ * count of 32 bits would begin its laps anew. Nothing here waits and nothing makes a system call:
+ * sleeping is left to ipc/chan.c, which uses the two flags. */
+
 #include "ipc/ring.h"
 
 #include <errno.h>
@@ -22,6 +29,8 @@ _Static_assert(offsetof(struct ring_shm, room) == 128, "layout");
 _Static_assert(offsetof(struct ring_shm, slot) == 192, "layout");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a lock inside an atomic would not cross processes");
 
+/* n has an upper end so that a peer's wish does not decide how much is mapped, and is a power of
+ * two so that a count gives its slot by a mask. */
 static int check_memory(const void *mem, size_t len, uint32_t n)
 {
     if (n == 0 || n > RING_SLOTS_MAX || (n & (n - 1)) != 0)
@@ -31,6 +40,8 @@ static int check_memory(const void *mem, size_t len, uint32_t n)
     return 0;
 }
 
+/* Nothing is written to the mapping: all zeros are turn 0 in each slot, which is the lap before the
+ * first. */
 int ring_tx_init(struct ring_tx *r, void *mem, size_t len, uint32_t n)
 {
     int err = check_memory(mem, len, n);
@@ -53,6 +64,7 @@ int ring_rx_init(struct ring_rx *r, void *mem, size_t len, uint32_t n)
 
 /* --- the producer ----------------------------------------------------------------------------- */
 
+/* By the last head seen alone: the consumer's line stays where it is until there is need of it. */
 bool ring_full(const struct ring_tx *r)
 {
     return (uint32_t)r->tail - r->head > r->mask;
@@ -105,9 +117,11 @@ bool ring_came_back(const struct ring_tx *r)
 bool ring_tx_sleep(struct ring_tx *r)
 {
     atomic_store_explicit(&r->shm->room, 1, memory_order_seq_cst); /* I5 */
+    /* Not checked: whatever it is, it only decides whether to sleep, and ring_look judges it. */
     return atomic_load_explicit(&r->shm->head, memory_order_seq_cst) != r->head;
 }
 
+/* Relaxed, here and in ring_rx_wake: a peer that still sees the flag rings for nothing. */
 void ring_tx_wake(struct ring_tx *r)
 {
     atomic_store_explicit(&r->shm->room, 0, memory_order_relaxed);
@@ -141,6 +155,7 @@ static uint32_t old_turn(const struct ring_rx *r)
     return (uint32_t)(r->head >> r->shift);
 }
 
+/* Relaxed: a hint. Of the slot nothing is read before ring_peek has loaded the turn again. */
 bool ring_readable(const struct ring_rx *r)
 {
     return atomic_load_explicit(&next_slot(r)->turn, memory_order_relaxed) != old_turn(r);
@@ -153,6 +168,7 @@ int ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **
 
     if (turn == old_turn(r))
         return -EAGAIN;
+    /* Neither this lap's nor the last one's: no honest producer can write it (I1). */
     if (turn != old_turn(r) + 1)
         return -EPROTO;
 

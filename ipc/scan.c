@@ -1,8 +1,12 @@
+/* ipc/scan.c - see scan.h. What is read here was refused before: nothing of it is believed, and the
+ * first thing that makes no sense ends it. */
+
 #include "ipc/scan.h"
 
 /* Wire types of protobuf. Groups (3, 4) are of proto2 alone, and nobody sends them. */
 enum { TYPE_VARINT, TYPE_64, TYPE_BYTES, TYPE_32 = 5 };
 
+/* Ten bytes at most, which is what 64 bits take. */
 static bool get_varint(struct scan *s, uint64_t *ret)
 {
     uint64_t v = 0;

@@ -1,3 +1,10 @@
+/* ipc/wire.c - what all messages share: the scratch, packing and unpacking by protobuf-c, names.
+ *
+ * A message exists three times: as the plain struct that the rest of the program knows, as
+ * protobuf-c's struct, and as bytes. wire_req.c, wire_rep.c and wire_stats.c go between the first
+ * two, this file between the last two. protobuf-c's structs live in the scratch, so that no
+ * message, however many fields a peer has packed into it, takes memory from the heap. */
+
 #include "ipc/wire_pb.h"
 
 #include "ipc/chan.h"
@@ -35,7 +42,9 @@ void wire_scratch_close(struct wire_scratch *s)
     *s = (struct wire_scratch){ 0 };
 }
 
-/* ProtobufCAllocator's two calls; freeing is the next message's reset. */
+/* ProtobufCAllocator's two calls. Once something did not fit nothing more does: protobuf-c says
+ * "no" in the same way to what is malformed and to what is too large, and `used` tells the two
+ * apart. */
 static void *scratch_alloc(void *data, size_t len)
 {
     struct wire_scratch *s = data;
@@ -51,6 +60,7 @@ static void *scratch_alloc(void *data, size_t len)
     return p;
 }
 
+/* The next message's reset frees all. */
 static void scratch_free(void *data, void *p)
 {
     (void)data;
@@ -68,6 +78,7 @@ void wire_scratch_reset(struct wire_scratch *s)
     s->why.text[0] = '\0';
 }
 
+/* n may be a peer's: divided, so that the product cannot wrap. */
 void *wire_scratch_array(struct wire_scratch *s, size_t n, size_t size)
 {
     return n > s->len / size ? NULL : scratch_alloc(s, n * size);
@@ -85,6 +96,8 @@ void *wire_scratch_list(struct wire_scratch *s, size_t n, size_t size)
     return list;
 }
 
+/* The size first, since the caller reserves room by it; the same message has the same size in the
+ * second call. */
 int wire_pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, size_t *ret_len)
 {
     size_t len = protobuf_c_message_get_packed_size(m);

@@ -6,6 +6,8 @@
 /* A limit that each reader of a field had to remember would be forgotten for the next field: these
  * hold for all that the schema has, by its own description. */
 
+/* `at` is where the value lies in protobuf-c's struct. No message of the schema contains itself,
+ * which bounds the recursion. */
 static int check_field(const void *at, const ProtobufCFieldDescriptor *f, const char *message,
                        struct why *why)
 {
@@ -58,6 +60,7 @@ static int check_all(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *
     return r;
 }
 
+/* The first thing that is wrong is told, by the names that the schema has for it. */
 int wire_check(const ProtobufCMessage *m, struct why *why)
 {
     int r = 0;

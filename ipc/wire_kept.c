@@ -29,6 +29,7 @@ void wire_build_resume(const struct wire_resume *r, Gistd__Resume *m)
     m->from = r->from;
 }
 
+/* A place of 0 is the beginning; none at all means "where I stopped". */
 struct wire_resume wire_read_resume(const Gistd__Resume *m)
 {
     bool has = m->has_from_case == GISTD__RESUME__HAS_FROM_FROM;

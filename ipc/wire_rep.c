@@ -1,3 +1,10 @@
+/* ipc/wire_rep.c - replies, between our structs and protobuf-c's, as wire_req.c does for requests.
+ *
+ * A reply is read by a client that may be older than the daemon, or connected to a liar. What is
+ * new to it is passed over where that is safe, as the schema says at its head; lists that belong
+ * together must have the same length, and indices point into them, since the caller will use them
+ * without another look. */
+
 #include "ipc/wire_pb.h"
 
 #include <errno.h>
@@ -16,6 +23,8 @@ _Static_assert((int)WIRE_ROW_DAMAGED == (int)GISTD__LISTED__STATE__DAMAGED, "enu
 
 /* --- packing ---------------------------------------------------------------------------------- */
 
+/* One at a time, on the stack of wire_rep_pack. A usage stands beside it: several kinds have one.
+ */
 union rep_body {
     Gistd__Welcome welcome;
     Gistd__SessionOpened session_opened;
@@ -67,12 +76,14 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->ratio = u->ratio;
     m->drafted_tokens = u->drafted_tokens;
     m->accepted_tokens = u->accepted_tokens;
+    /* The zeros at the end are left out, and with them most of the list. */
     m->n_at_ratio = WIRE_RATIOS;
     while (m->n_at_ratio > 0 && u->at_ratio[m->n_at_ratio - 1] == 0)
         m->n_at_ratio--;
     m->at_ratio = (uint32_t *)(uintptr_t)u->at_ratio; /* packing only reads */
 }
 
+/* At most WIRE_CACHE_ROWS_MAX; the daemon sends as many such replies as its rows take. */
 static int build_cache_row_list(struct wire_scratch *s, const struct wire_cache_rows *c,
                                 Gistd__CacheRows *m)
 {
@@ -363,6 +374,7 @@ static bool enum_valid(int value, int last)
     return value >= 0 && value <= last;
 }
 
+/* None is one of zeros. Of a later daemon's ratios those that we have no place for are left out. */
 static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
 {
     if (!m)
@@ -390,6 +402,7 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
         u->at_ratio[i] = m->at_ratio[i];
 }
 
+/* An older daemon's has fewer fields: 0 and "" stand for what it does not know. */
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
 {
     r->u.welcome.n_vocab = m->n_vocab;
@@ -508,6 +521,8 @@ static void read_document_added(const Gistd__DocumentAdded *m, struct wire_rep *
     read_usage(m->usage, &r->u.document_added.usage);
 }
 
+/* The two best are indices of the lists: in bounds, or the frame is none of ours. With `more` there
+ * are none, and both are 0. */
 static int read_chosen(const Gistd__Chosen *m, struct wire_rep *r)
 {
     if (m->n_n_tokens != m->n_sum || m->n_sum > WIRE_CHOICES_MAX ||
@@ -522,6 +537,7 @@ static int read_chosen(const Gistd__Chosen *m, struct wire_rep *r)
     return 0;
 }
 
+/* The vectors are the bulk, (n, n_embd) floats: whoever reads them holds that against bulk_len. */
 static int read_embedding(const Gistd__Embedding *m, struct wire_rep *r)
 {
     if (m->n_n_tokens != m->n)

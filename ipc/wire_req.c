@@ -1,3 +1,11 @@
+/* ipc/wire_req.c - requests, between our structs and protobuf-c's.
+ *
+ * Each kind has a case in build_req_body and one in read_req_body; those with lists or a memory
+ * have functions of their own. Packing copies pointers and never strings: what is built points into
+ * the caller's struct. Unpacking leaves pointers into the scratch. A limit on a list is checked in
+ * both directions: a client learns of it before anything is sent, and the daemon does not trust
+ * that. */
+
 #include "ipc/scan.h"
 #include "ipc/wire_pb.h"
 
@@ -23,6 +31,8 @@ _Static_assert(WIRE_ADD_DOCUMENT + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_A
 _Static_assert(WIRE_RESUME + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_RESUME, "kind");
 _Static_assert((int)WIRE_NAMED_DOCUMENT == (int)GISTD__NAMED__DOCUMENT, "enum");
 
+/* Also of lists that would fit into a frame: what a request makes the daemon do is bounded by
+ * these. */
 static int too_many(struct wire_scratch *s, size_t n, const char *what, unsigned most)
 {
     return why_set(&s->why, -EMSGSIZE, "%zu %s in one request; %u are allowed", n, what, most);
@@ -43,11 +53,13 @@ static int too_many(struct wire_scratch *s, size_t n, const char *what, unsigned
 
 /* --- packing ---------------------------------------------------------------------------------- */
 
+/* Those without any field, see ipc/plain.h. */
 static bool plain_req(enum wire_req_kind kind)
 {
     return kind == WIRE_PING || kind == WIRE_GET_STATS;
 }
 
+/* One at a time, on the stack of wire_req_pack. */
 union req_body {
     Gistd__GetStats stats;
     Gistd__Ping ping;
@@ -78,6 +90,7 @@ union req_body {
     Gistd__Resume resume;
 };
 
+/* Roles and lengths; the texts themselves are the bulk. */
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
 {
     uint32_t n = r->u.append.n_messages;
@@ -235,6 +248,7 @@ static int build_embed(struct wire_scratch *s, const struct wire_req *r, Gistd__
     return m->n_len <= WIRE_TEXTS_MAX ? 0 : too_many(s, m->n_len, "texts", WIRE_TEXTS_MAX);
 }
 
+/* Sessions and documents that have a name. */
 static int build_named(const struct wire_req *r, union req_body *b)
 {
     switch (r->kind) {
@@ -368,6 +382,7 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
     return -EBADMSG;
 }
 
+/* The short way has no place for a deadline. */
 int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf, size_t cap,
                   size_t *ret_len)
 {
@@ -423,6 +438,8 @@ static int read_append(struct wire_scratch *s, const Gistd__Append *m, struct wi
     return 0;
 }
 
+/* Ranges of numbers are not looked at here, in none of these: what is allowed depends on the model,
+ * and is the daemon's to say. */
 static int read_generate(struct wire_scratch *s, const Gistd__Generate *m, struct wire_req *r)
 {
     const char **list = NULL;
@@ -717,6 +734,7 @@ int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, st
     r.bulk_len = m->bulk_len;
     r.deadline_ms = m->deadline_ms;
     r.kind = (enum wire_req_kind)(m->body_case - WIRE_BODY_BASE);
+    /* Its own sentence, if it has one, stands: why_set keeps the first. */
     err = read_req_body(s, m, &r);
     if (err < 0)
         return why_set(&s->why, err, "the request has too many fields");

@@ -6,6 +6,8 @@
 
 /* --- Stats ------------------------------------------------------------------------------------ */
 
+/* Strings of replies are checked one by one: wire_check would refuse a reply for an enum's value
+ * that is only new. */
 bool wire_take_string(const char *s, const char **ret)
 {
     if (strnlen(s, WIRE_STRING_MAX + 1) > WIRE_STRING_MAX)
@@ -14,6 +16,8 @@ bool wire_take_string(const char *s, const char **ret)
     return true;
 }
 
+/* Lists are as long as the daemon has cut them to fit into a frame; n_client and the like are those
+ * that are told, `clients` all that there are. */
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
     Gistd__Stats__Client **list = wire_scratch_list(s, st->n_client, sizeof(**list));
@@ -102,6 +106,7 @@ static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *s
     return 0;
 }
 
+/* NULL: there is no store, and store_off says why. */
 static int build_stats_store(struct wire_scratch *s, const struct wire_stats_store *x,
                              Gistd__Stats *m)
 {
@@ -160,6 +165,7 @@ static void build_stats_host(const struct wire_stats *st, Gistd__Stats *m)
     m->host_pinned = st->host_pinned;
 }
 
+/* Strings are borrowed from st until the message is packed. */
 int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
     int err;
@@ -442,6 +448,7 @@ int wire_build_traced(struct wire_scratch *s, const struct wire_traced *t, Gistd
     return 0;
 }
 
+/* Times are in nanoseconds of the daemon's clock, and at_s in seconds of the calendar. */
 int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire_traced *t)
 {
     struct wire_trace_row *list = wire_scratch_array(s, m->n_row, sizeof(*list));
@@ -512,6 +519,7 @@ int wire_build_segment_map(struct wire_scratch *s, const struct wire_segment_map
     return 0;
 }
 
+/* A state that is new to us is passed on as its number: who shows it knows what to do with that. */
 int wire_read_segment_map(struct wire_scratch *s, const Gistd__SegmentMap *m,
                           struct wire_segment_map *t)
 {
