@@ -2,7 +2,8 @@
  * wrong segment, sinks that are counted twice, observers of the wrong tokens, the wrong keys kept,
  * values that are not what least squares gives (with fewer queries than keys, too, and of a single
  * key), results that depend on how the observers came or on whether there were pages to spare, a
- * segment that is half packed when memory is short, and segments that make no numbers.
+ * segment that is half packed when memory is short, segments that make no numbers, and a page whose
+ * unused slots have what was packed before.
  *
  * The reference is the definition (docs/memory.md) in double, over the keys and values that are
  * stored.
@@ -446,6 +447,36 @@ static void same_however_it_came(void **state)
     }
 }
 
+/* --- what is left of a page ------------------------------------------------------------------- */
+
+/* A full page first, of another segment: what its worker's desk has of it is not to follow. */
+static void unused_slots_are_zeros(void **state)
+{
+    static const struct shown full = { .seg_len = 128, .ratio = 8, .chunk = 128 };
+    static const struct shown part = { .seg_len = 128, .segment = 1, .ratio = 16, .chunk = 128 };
+    const struct kernels *k;
+
+    (void)state;
+    assert_int_equal(kernels_pick("auto", &k), 0);
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
+        struct head *packed = malloc(sizeof(*packed));
+        struct world w;
+
+        open_world(&w, &world_shapes[0], k, kv, full.seg_len);
+        fit(&w, &full);
+        fit(&w, &part);
+        assert_int_equal(w.seq.segments[1].n_keys, 8);
+        for (uint32_t h = 0; h < w.m.n_head_kv; h++) {
+            read_head(&w, 1, POOL_PAGE_TOKENS, h, packed);
+            for (uint32_t i = 8; i < POOL_PAGE_TOKENS; i++)
+                for (uint32_t d = 0; d < w.m.head_dim; d++)
+                    assert_true(packed->k[i][d] == 0 && packed->v[i][d] == 0);
+        }
+        world_close(&w);
+        free(packed);
+    }
+}
+
 /* --- no memory -------------------------------------------------------------------------------- */
 
 /* Packs segment 0 when the n-th allocation on the way fails, and then once more. False: there are
@@ -582,7 +613,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_definition), cmocka_unit_test(short_segments_of_any_shape),
         cmocka_unit_test(same_however_it_came),  cmocka_unit_test(memory_is_denied),
-        cmocka_unit_test(stays_finite),
+        cmocka_unit_test(stays_finite),          cmocka_unit_test(unused_slots_are_zeros),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -360,7 +360,9 @@ static struct move_place desk_place(const struct job *j, const struct desk *d, u
     return (struct move_place){ k, k + len, key };
 }
 
-/* To the desk's own tiles: to and from may be the same pages, and values are still to be fitted. */
+/* To the desk's own tiles: to and from may be the same pages, and values are still to be fitted.
+ * The last tiles are zeros where no key stays: what another session's segment left there would go
+ * to a page with them, and to the disk. */
 static void choose(const struct job *j, uint32_t list, struct desk *d)
 {
     const struct fit *f = j->f;
@@ -368,6 +370,7 @@ static void choose(const struct job *j, uint32_t list, struct desk *d)
     struct largest k = { a->sinks, a->n_raw - a->sinks, d->weights + a->sinks, d->order };
 
     largest_keep(&k, a->n_keys, d->kept);
+    memset(desk_place(j, d, a->n_keys - 1).k, 0, 2 * kv_tile_bytes(a->pool->kv, f->hd));
     for (uint32_t i = 0; i < a->n_keys; i++) {
         struct move_place raw = move_place_of(a->pool, a->from, d->kept[i], list);
         struct move_place to = desk_place(j, d, i);
