@@ -463,6 +463,28 @@ static bool told_to_stop(const struct forward_stop *stop)
     return stop && stop->fn(stop->arg);
 }
 
+/* Row t begins its page; this step also fills it. Its rows stand in a row, but for gists'. */
+static bool is_filled(const struct plan *p, uint32_t t)
+{
+    for (uint32_t i = t + 1; i < p->n_rows && p->rows[i].piece == p->rows[t].piece; i++)
+        if (p->rows[i].page == p->rows[t].page && p->rows[i].slot == PAGE_TOKENS - 1)
+            return true;
+    return false;
+}
+
+/* Pages that are begun and not filled: whoever had them before may have been another user, and all
+ * of a page goes to the disk, also what nobody looks at. Before any row is stored, and once a page.
+ */
+static void clear_begun(const struct plan *p)
+{
+    for (uint32_t t = 0; t < p->n_rows; t++) {
+        const struct plan_row *row = &p->rows[t];
+
+        if (row->page != PLAN_NONE && row->slot == 0 && !is_filled(p, t))
+            memset(p->pool->mem + row->page * p->pool->page_bytes, 0, p->pool->page_bytes);
+    }
+}
+
 /* A step may be given up between two layers, about 20 ms apart (daemon/pace.h); inside one, workers
  * would have to look at a flag. What was stored by then lies behind the sequences' ends, where
  * nobody looks. */
@@ -475,6 +497,7 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
     /* None until the end: a step that was given up has no outputs to ask for. */
     f->plan = plan;
     f->n_out = 0;
+    clear_begun(plan);
     e = embed(f);
     for (uint32_t i = 0; i < f->m->n_layer && e == 0; i++) {
         const struct model_layer *l;

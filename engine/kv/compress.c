@@ -204,6 +204,18 @@ static bool take_fresh(const struct seq *s, uint32_t n, uint32_t *ret_pages)
     return n <= s->pool->n_free && pool_take(s->pool, s->account, n, ret_pages) == 0;
 }
 
+/* Slots of the last page that no key goes to: zeros, and not what the user had who had the page
+ * before. Where the memory is a device's this is left, since clearing waits for what it copies. */
+static void clear_last(const struct seq *s, struct backend *b, uint32_t n_keys,
+                       const uint32_t *pages)
+{
+    uint8_t *mem = n_keys % POOL_PAGE_TOKENS ? backend_host(b, s->pool->mem) : NULL;
+
+    if (mem)
+        memset(mem + pages[n_keys / POOL_PAGE_TOKENS] * s->pool->page_bytes, 0,
+               s->pool->page_bytes);
+}
+
 /* To the host, where keys are chosen: once a segment, and plain loops there serve all backends. */
 int compress_observed(const struct compress_work *w, float **ret)
 {
@@ -240,6 +252,8 @@ int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, 
      * that only a cache shares, which gives them up. */
     if (!has_fresh)
         m.to = m.from;
+    else
+        clear_last(s, w->c->backend, n_keys, fresh);
     if (r == 0 && n_keys)
         r = w->c->backend->ops->move(w->c->backend, &m);
     if (r == 0 && has_fresh)
