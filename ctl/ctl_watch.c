@@ -156,20 +156,22 @@ static void begin_map(struct ctl_json *j, uint64_t id, const struct gist_segment
 }
 
 /* j NULL: for people. A session that has ended meanwhile is none: -ENOENT. A long text comes in
- * parts, each behind the last one's end. */
+ * parts, each behind the last one's end; what came before an error is printed, and closed. */
 static int print_map(gist_conn *c, uint64_t id, struct ctl_json *j)
 {
     struct run run = { .n = 0 };
     struct gist_segments m;
+    bool begun = false;
     uint32_t at = 0;
     int r;
 
     do {
         r = gist_segments(c, id, at, &m);
         if (r < 0)
-            return r;
-        if (at == 0)
+            break;
+        if (!begun)
             begin_map(j, id, &m);
+        begun = true;
         for (size_t i = 0; i < m.n; i++)
             if (j)
                 json_segment(j, &m.at[i]);
@@ -178,11 +180,11 @@ static int print_map(gist_conn *c, uint64_t id, struct ctl_json *j)
         at += (uint32_t)m.n;
     } while (m.n > 0 && at < m.n_segments);
     print_run(&run);
-    if (j) {
+    if (j && begun) {
         ctl_json_close(j, ']');
         ctl_json_close(j, '}');
     }
-    return 0;
+    return r;
 }
 
 /* Of a copy of their numbers: every call takes the lists away. A session that ended in between is
@@ -246,20 +248,22 @@ int ctl_sessions(int argc, char **argv)
 /* --- cancel ----------------------------------------------------------------------------------- */
 
 /* What was cancelled, a number each, is printed with json; one that can't be does not keep the
- * others. */
+ * others, unless there is nobody left to ask. */
 static int cancel_all(gist_conn *c, char *const *numbers, int n, bool json)
 {
     struct ctl_json j = { .out = stdout };
     uint64_t session;
     int r = CTL_OK;
+    bool lost = false;
 
     if (json)
         ctl_json_open(&j, NULL, '[');
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n && !lost; i++) {
         int err;
 
         (void)read_number(numbers[i], &session);
         err = gist_cancel_session(c, session);
+        lost = err < 0 && gist_error_code(c) == GIST_E_TRANSPORT;
         if (err < 0)
             r = ctl_fail_gist(c, err);
         else if (json)
