@@ -138,12 +138,15 @@ static void on_logprob(void *arg, const struct gist_logprob *token)
 {
     struct answer *a = arg;
     struct rate one = { token->id, token->logprob };
+    size_t had = a->rates.len;
     int r = ctl_text_add(&a->rates, (const char *)&one, sizeof(one));
 
     for (uint32_t i = 0; r == 0 && i < token->n_top; i++) {
         one = (struct rate){ token->top_ids[i], token->top_logprobs[i] };
         r = ctl_text_add(&a->rates, (const char *)&one, sizeof(one));
     }
+    if (r < 0) /* all of a group or nothing: print_logprobs counts in groups */
+        a->rates.len = had;
 }
 
 /* A model without a chat template goes on with text: messages are paragraphs. A blank line stands
