@@ -233,6 +233,8 @@ static const struct {
     { "{\"type\":\"number\",\"minimum\":0.5}", "that is not whole is not supported" },
     { "{\"minimum\":\"1\"}", "the schema's /minimum: it is no number" },
     { "{\"type\":\"integer\",\"minimum\":2000000000000000}", "15 digits" },
+    { "{\"type\":\"integer\",\"minimum\":1e300}", "15 digits" },
+    { "{\"exclusiveMaximum\":-1e300}", "15 digits" },
     { "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", "no value is valid" },
     { "{\"type\":\"object\",\"properties\":{\"a\":false},\"required\":[\"a\"]}",
       "no value is valid" },

@@ -156,9 +156,11 @@ static bool read_bound(struct schema *s, struct json_object *x, const char *key,
     } else if (!whole && d != inwards) {
         schema_fail(s, &here, -ENOTSUP, "a bound of numbers that is not whole is not supported");
     }
+    if (s->build.err) /* it may be too large for a long long, or no number */
+        return false;
     ret->at = (long long)inwards;
     ret->without = strncmp(key, "exclusive", 9) == 0 && d == inwards;
-    return !s->build.err;
+    return true;
 }
 
 /* The tighter one of two. */
