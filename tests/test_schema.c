@@ -116,6 +116,19 @@ static const struct {
     { "{\"properties\":{\"a\":false,\"q\\\"\\\\\":{\"const\":1}}}",
       { "{}", "{\"q\\\"\\\\\":1}" },
       { "{\"a\":1}", "{\"q\":1}" } },
+    /* A reference to what no value satisfies is as good as that in its place. */
+    { "{\"properties\":{\"a\":{\"$ref\":\"#/$defs/x\"},\"b\":{\"const\":1},\"c\":{\"$ref\":\"#/"
+      "$defs/"
+      "x\"}},\"$defs\":{\"x\":{\"enum\":[]}}}",
+      { "{}", "{\"b\":1}" },
+      { "{\"a\":1}", "{\"c\":1}", "{\"a\":}" } },
+    { "{\"anyOf\":[{\"$ref\":\"#/$defs/x\"},{\"const\":1}],\"$defs\":{\"x\":{\"type\":\"integer\","
+      "\"minimum\":3,\"maximum\":2}}}",
+      { "1" },
+      { "", "2", "3" } },
+    { "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/x\"},\"$defs\":{\"x\":false}}",
+      { "[]" },
+      { "[1]" } },
     { "{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"minItems\":1,\"maxItems\":3}",
       { "[1]", "[1,2]", "[1, 2,\n3]" },
       { "[]", "[1,2,3,4]", "[\"x\"]", "[1,]" } },
@@ -239,6 +252,9 @@ static const struct {
     { "{\"type\":\"object\",\"properties\":{\"a\":false},\"required\":[\"a\"]}",
       "no value is valid" },
     { "{\"type\":\"object\",\"required\":[\"a\"],\"additionalProperties\":false}",
+      "no value is valid" },
+    { "{\"properties\":{\"a\":{\"$ref\":\"#/$defs/"
+      "x\"}},\"required\":[\"a\"],\"$defs\":{\"x\":false}}",
       "no value is valid" },
     { "{\"required\":[1]}", "no list of names" },
     { "{\"properties\":[]}", "the schema's /properties: it is no object" },

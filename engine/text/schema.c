@@ -275,8 +275,19 @@ bool schema_alone(struct schema *s, struct json_object *x, const struct schema_p
     return true;
 }
 
+/* The call of a rule that there is already. Within its body it is not known yet whether any value
+ * satisfies it. */
+static uint32_t call_again(struct schema *s, struct schema_ref *r)
+{
+    r->called |= !r->done;
+    return r->dead ? EXPR_NEVER : expr_call(&s->build, r->rule);
+}
+
 /* A rule for each place that is referred to, so that one may refer to what it is part of. The rule
  * is known before its body is made: a reference within it finds it, and becomes a call of itself.
+ * Where no value satisfies it the reference is EXPR_NEVER, as what it refers to would be in its
+ * place: a member that may be missing is left out. Its rule has a text all the same, since nfa.c
+ * wants each to have one; but not one that its body calls, whose schema is refused then.
  */
 static uint32_t reference(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
@@ -284,21 +295,26 @@ static uint32_t reference(struct schema *s, struct json_object *x, const struct 
     struct json_object *ref = schema_get(x, "$ref"), *to = schema_target(s, ref, &here);
     struct schema_ref *refs = s->refs.mem, *made;
     char name[EXPR_NAME_MAX];
-    uint32_t rule;
+    uint32_t rule, body;
+    size_t n = s->refs.n;
 
     if (!to)
         return EXPR_EMPTY;
-    for (size_t i = 0; i < s->refs.n; i++)
+    for (size_t i = 0; i < n; i++)
         if (refs[i].to == to)
-            return expr_call(&s->build, refs[i].rule);
+            return call_again(s, &refs[i]);
     made = expr_grow(&s->build, &s->refs, 1, sizeof(*made));
     if (!made)
         return EXPR_EMPTY;
     (void)snprintf(name, sizeof(name), "the schema's %.70s", json_object_get_string(ref));
     rule = expr_rule(&s->build, name);
-    *made = (struct schema_ref){ to, rule };
-    expr_define(&s->build, rule, schema_expr(s, to, &here));
-    return expr_call(&s->build, rule);
+    *made = (struct schema_ref){ .to = to, .rule = rule };
+    body = schema_expr(s, to, &here);
+    made = (struct schema_ref *)s->refs.mem + n; /* others may have come behind it */
+    made->done = true;
+    made->dead = body == EXPR_NEVER && !made->called;
+    expr_define(&s->build, rule, made->dead ? EXPR_EMPTY : body);
+    return call_again(s, made);
 }
 
 /* --- values that are listed ------------------------------------------------------------------- */
