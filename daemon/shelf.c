@@ -426,13 +426,21 @@ static void discard(struct shelf *s, struct record *r)
         release(s, r);
 }
 
-/* False: all that could go is pinned, or what the new one follows. */
-static bool evict_one(struct shelf *s, const struct record *not_this)
+/* A shorter end of the same segment, which has grown since: the new one takes its place. */
+static bool replaces(const struct shelf *s, const struct store_record *new, const struct record *x)
+{
+    return x->tail && x->n_tokens < new->n_tokens &&same_text(&x->key, &new->key) &&
+           sum_equal(x->key.before, new->key.before) &&
+           common(s, x, new->ids, new->n_tokens) == x->n_tokens;
+}
+
+/* False: all that could go is pinned, or what the new one follows, or goes for it in any case. */
+static bool evict_one(struct shelf *s, const struct store_record *new, const struct record *before)
 {
     struct record *r;
 
     TAILQ_FOREACH (r, &s->ends, link) {
-        if (r->pins > 0 || r == not_this)
+        if (r->pins > 0 || r == before || replaces(s, new, r))
             continue;
         discard(s, r);
         s->counts.evicted++;
@@ -441,11 +449,21 @@ static bool evict_one(struct shelf *s, const struct record *not_this)
     return false;
 }
 
-/* Slots are taken already, so what counts is how many may be kept. */
+/* Slots are taken already, so what counts is how many may be kept: as if what the new one replaces
+ * were gone. That which is pinned keeps its slots. */
 static bool fits(const struct shelf *s, const struct store_record *r)
 {
-    return s->n_kept + r->n_pages <= s->keep_max && blocks_for(r->n_tokens) <= s->n_blocks &&
-           !TAILQ_EMPTY(&s->unused);
+    uint32_t n_pages = 0, n_blocks = 0;
+
+    for (const struct record *x = first_of(s, BY_BEFORE, &r->key, r->key.before); x;
+         x = next_of(s, BY_BEFORE, x->next[BY_BEFORE], &r->key, r->key.before))
+        if (x->pins == 0 && replaces(s, r, x)) {
+            n_pages += x->n_pages;
+            n_blocks += blocks_for(x->n_tokens);
+        }
+    return s->n_kept - n_pages + r->n_pages <= s->keep_max &&
+           blocks_for(r->n_tokens) <= s->n_blocks + n_blocks &&
+           (n_pages > 0 || !TAILQ_EMPTY(&s->unused));
 }
 
 static bool make_room(struct shelf *s, const struct store_record *r)
@@ -456,7 +474,7 @@ static bool make_room(struct shelf *s, const struct store_record *r)
     if (r->n_pages > s->keep_max || blocks_for(r->n_tokens) > s->n_slots * BLOCKS)
         return false;
     while (!fits(s, r))
-        if (!evict_one(s, before))
+        if (!evict_one(s, r, before))
             return false;
     return true;
 }
@@ -525,15 +543,14 @@ static struct record *same_as(const struct shelf *s, const struct store_record *
     return NULL;
 }
 
-/* Shorter ends of the same segment, which has grown since. */
+/* Only when there is room for the new one: else the shorter end is all that there is. */
 static void drop_tails(struct shelf *s, const struct store_record *r)
 {
     struct record *x = first_of(s, BY_BEFORE, &r->key, r->key.before), *next;
 
     for (; x; x = next) {
         next = next_of(s, BY_BEFORE, x->next[BY_BEFORE], &r->key, r->key.before);
-        if (x->tail && x->n_tokens < r->n_tokens &&
-            common(s, x, r->ids, r->n_tokens) == x->n_tokens)
+        if (replaces(s, r, x))
             discard(s, x);
     }
 }
@@ -576,12 +593,11 @@ uint64_t shelf_add(struct shelf *s, const struct store_record *r, struct store_h
         touch(s, x);
         return id_of(s, x);
     }
-    if (shelf_keeps(s))
-        drop_tails(s, r);
     if (!shelf_keeps(s) || !make_room(s, r)) {
         s->counts.refused += shelf_keeps(s);
         return 0;
     }
+    drop_tails(s, r);
     x = make(s, r, own, mem);
     join(s, x);
     s->counts.records++;

@@ -141,18 +141,26 @@ static struct model_record *model_victim(struct world *w, const struct store_key
     return best;
 }
 
-/* Shorter ends of it go, then others as long as it has no room. False: it has none. */
+/* Shorter ends of it go, then others as long as it has no room. False: it has none, and its shorter
+ * ends stay. */
 static bool model_makes_room(struct world *w, const struct store_key *key, uint32_t text,
                              uint32_t segment, const struct store_record *r)
 {
+    bool gone[RECORDS] = { false };
+
     for (uint32_t i = 0; i < w->n; i++)
-        if (same(&w->records[i], key, text, segment) && w->records[i].n_tokens < r->n_tokens)
+        if (same(&w->records[i], key, text, segment) && w->records[i].n_tokens < r->n_tokens) {
+            gone[i] = w->records[i].there;
             w->records[i].there = false;
+        }
     while (model_kept(w) + r->n_pages > w->keep_max) {
         struct model_record *victim = model_victim(w, key);
 
-        if (!victim)
+        if (!victim) {
+            for (uint32_t i = 0; i < w->n; i++)
+                w->records[i].there |= gone[i];
             return false;
+        }
         victim->there = false;
         w->evicted++;
     }
@@ -357,25 +365,61 @@ static void random_steps(void **state)
 
 /* --- single ones ------------------------------------------------------------------------------ */
 
-static uint64_t put(struct world *w, uint32_t text, uint32_t segment, uint32_t owner)
+/* The first n ids of a segment. */
+static uint64_t put_first(struct world *w, uint32_t text, uint32_t segment, uint32_t owner,
+                          uint32_t n)
 {
+    uint32_t ids[L], n_pages = (n + 15) / 16;
     struct store_record r = { .key = key_of(owner, text, segment, STORE_RAW),
-                              .n_tokens = L,
-                              .n_keys = L,
-                              .n_pages = L / 16,
-                              .page_bytes = PAGE };
-    uint32_t ids[L];
+                              .ids = ids,
+                              .n_tokens = n,
+                              .n_keys = n,
+                              .n_pages = n_pages,
+                              .page_bytes = PAGE,
+                              .tail = n < L };
+    struct store_hash own = n == L ? hash_to(text, segment + 1) : (struct store_hash){ 99, n };
     void *mem[L / 16];
     uint64_t id;
 
     ids_of(text, segment, ids);
-    r.ids = ids;
-    assert_true(shelf_take(w->s, L / 16, mem));
-    paint(mem, L / 16, text * 16 + segment);
-    id = shelf_add(w->s, &r, hash_to(text, segment + 1), mem);
+    assert_true(shelf_take(w->s, n_pages, mem));
+    paint(mem, n_pages, text * 16 + segment);
+    id = shelf_add(w->s, &r, own, mem);
     if (id == 0)
-        shelf_give(w->s, L / 16, mem);
+        shelf_give(w->s, n_pages, mem);
     return id;
+}
+
+static uint64_t put(struct world *w, uint32_t text, uint32_t segment, uint32_t owner)
+{
+    return put_first(w, text, segment, owner, L);
+}
+
+/* All but three pages are pinned, and a shorter end has those: it stays where there is no room for
+ * the longer one, and goes when there is. */
+static void the_shorter_end_stays(void **state)
+{
+    uint32_t n = 0, left;
+    void *mem[L / 16];
+    uint64_t end, all, last = 0;
+    struct world w;
+
+    (void)state;
+    open_world(&w, 36 * 6000, 1);
+    for (left = w.keep_max; left >= 2 * (L / 16); left -= L / 16) {
+        last = put(&w, 3, n++, 1);
+        assert_true(shelf_pin(w.s, last, L / 16, mem));
+    }
+    all = put_first(&w, 4, 0, 1, 16 * (left - 3));
+    assert_true(shelf_pin(w.s, all, left - 3, mem));
+    end = put_first(&w, 2, 0, 1, 44);
+    assert_true(shelf_has(w.s, end));
+    assert_int_equal(put(&w, 2, 0, 1), 0);
+    assert_true(shelf_has(w.s, end));
+    shelf_unpin(w.s, last);
+    assert_true(put(&w, 2, 0, 1) != 0);
+    assert_false(shelf_has(w.s, end));
+    shelf_close(w.s);
 }
 
 /* Of a text that is too long the beginning stays; of an older one the end goes first. */
@@ -435,6 +479,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_steps),
         cmocka_unit_test(beginnings_stay),
+        cmocka_unit_test(the_shorter_end_stays),
         cmocka_unit_test(always_room_to_pass),
     };
 
