@@ -129,14 +129,16 @@ static bool add_job(struct tier_user *u, enum store_kind kind, uint32_t segment,
 {
     struct tier *t = u->tier;
     const struct seq *s = u->memory->seq;
-    struct tier_job *j = take_job(t);
     uint32_t n_keys = kind == STORE_PACKED ? s->segments[segment].n_keys : n_tokens;
+    struct tier_job *j;
     int r;
 
-    if (!j)
-        return false;
+    /* Asked first: to take a job may forget another one. */
     if (!t->host && seq_n_pages(n_keys) > shelf_longest(t->shelf))
         return true; /* it would never have room */
+    j = take_job(t);
+    if (!j)
+        return false;
     TAILQ_REMOVE(&t->free, j, link);
     j->state = TIER_JOB_QUEUED;
     j->n_pinned = seq_n_pages(n_keys);
