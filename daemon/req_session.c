@@ -154,6 +154,8 @@ static int close_start(struct sched *s, struct request *r, const struct wire_req
         return 0;
     }
     session->closing = true;
+    if (session->busy && !session->busy->cancelled)
+        session->busy->times.cancel_at = clock_ns();
     if (session->busy)
         session->busy->cancelled = true;
     r->state = session;

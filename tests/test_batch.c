@@ -5,7 +5,8 @@
  * ever; an error of who computes that is taken for want of memory; an interactive request that
  * waits for a step in the background; a background that never gets its turn; long steps in the
  * background while a text is encoded, or behind one that was given up; a cancel that waits for such
- * a step; a question that waits for documents. tests/test_shares.c has what of a step is whose.
+ * a step, or that a close makes and nobody times; a question that waits for documents.
+ * tests/test_shares.c has what of a step is whose.
  */
 #include "engine/kv/compress_ops.h"
 #include "tests/support/batch_rig.h"
@@ -487,6 +488,26 @@ static void a_step_of_one_is_not_spared(void **state)
     comer = NULL;
 }
 
+/* Who closes a session that is at work cancels that: how long it takes is measured from then on, or
+ * from the cancel that came before. */
+static void a_close_is_a_timed_cancel(void **state)
+{
+    struct request busy = { .id = 1 }, close = { .id = 2, .client = &client };
+    struct session own = { .id = 77, .client = &client, .busy = &busy };
+    const struct wire_req m = { .kind = WIRE_CLOSE_SESSION, .u.close_session.session = 77 };
+
+    (void)state;
+    TAILQ_INIT(&client.sessions);
+    TAILQ_INSERT_TAIL(&client.sessions, &own, link);
+    assert_int_equal(request_close.start(&sched, &close, &m, NULL), 0);
+    assert_true(own.closing && busy.cancelled && busy.times.cancel_at > 0);
+    own.closing = false;
+    busy.times.cancel_at = 5;
+    assert_int_equal(request_close.start(&sched, &close, &m, NULL), 0);
+    assert_int_equal(busy.times.cancel_at, 5);
+    TAILQ_REMOVE(&client.sessions, &own, link);
+}
+
 /* A cancel of what the step has no part of, whose text is still encoded: it ends between two steps,
  * and a step in the background gives way to it, but none that somebody waits for. */
 static void a_cancel_ends_a_step_in_the_background(void **state)
@@ -554,6 +575,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(short_ones_first, batch_rig_open, batch_rig_close),
         cmocka_unit_test_setup_teardown(a_step_of_one_is_not_spared, batch_rig_open,
                                         batch_rig_close),
+        cmocka_unit_test_setup_teardown(a_close_is_a_timed_cancel, batch_rig_open, batch_rig_close),
         cmocka_unit_test_setup_teardown(a_cancel_ends_a_step_in_the_background, batch_rig_open,
                                         batch_rig_close),
     };
