@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-/* The pages that are listed lie behind the desk. */
+/* The pages that are listed lie behind the desk. Of shared memory. */
 static size_t block_bytes(uint32_t hd)
 {
     return desk_bytes(hd) + REFS * sizeof(struct page_ref);
@@ -21,6 +21,7 @@ static __device__ __forceinline__ struct page_ref *refs_behind(const struct desk
     return (struct page_ref *)(void *)(d->by + ROWS);
 }
 
+/* Rows as they are: turned when a segment's pages ask for it. */
 static __device__ void load_queries(const struct k_attend *a, const struct plan_piece *p,
                                     uint32_t head, uint32_t row, uint32_t n, const struct desk *d)
 {
@@ -38,6 +39,8 @@ static __device__ void see_pages(const struct k_attend *a, const struct plan_pie
                                  uint32_t head, uint32_t row, uint32_t n, uint32_t first,
                                  uint32_t n_pages, const struct desk *d, float (*o)[ROWS])
 {
+    /* Queries are turned and keys are not: a page's keys stand as they were stored, in positions of
+     * their segment. */
     uint32_t turned = K_ATTEND_NONE, group = group_of(a);
     struct page_ref *refs = refs_behind(d);
 
@@ -120,6 +123,7 @@ static __global__ void __launch_bounds__(THREADS) attend_rows(struct k_attend a)
     const struct plan_piece *p = &a.pieces[it.piece];
 
     grid_trigger();
+    /* What fills the list up to a power of two. All threads of the block leave. */
     if (it.n_rows == 0)
         return;
     for (uint32_t i = 0; i < COLS; i++)
@@ -160,6 +164,8 @@ static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a
         if (threadIdx.x < ROWS && r < it.n_rows) {
             float top = -INFINITY, sum = 0;
 
+            /* Parts keep their maximum and sum, so that they become one as if they had never been
+             * apart. */
             for (uint32_t i = 0; i < it.n_parts; i++)
                 top = fmaxf(top, part_m(&a)[first + i * step + r]);
             for (uint32_t i = 0; i < it.n_parts; i++) {
@@ -206,6 +212,7 @@ static __global__ void __launch_bounds__(THREADS, 4) attend_shares(struct k_atte
     const struct plan_segment *s = a.segments + p->first_segment;
     float sum = 0;
 
+    /* The grid is as large as the longest of all pieces wants it. */
     if (blockIdx.x >= it.n)
         return;
     for (uint32_t row = 0; row < p->n * group; row += ROWS) {
@@ -266,6 +273,7 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
             float x =
                 d.s[r * PAGE_TOKENS + threadIdx.x] - row_sums(&a)[query_row(&a, p, head, row + r)];
 
+            /* Of the own segment a row sees the keys up to its own. */
             if (!p->again && key > p->off + (row + r) / group)
                 continue;
             x = x > SAMPLER_WEIGHT_LOG_MIN ? expf(x) : 0;

@@ -50,6 +50,7 @@ static __global__ void __launch_bounds__(THREADS) dequant_float(struct k_dequant
         float v = tile_float(a.type, tile, row, c);
 
         a.to[at] = float_to_bf16(v);
+        /* Float weights: what bf16 leaves over, for the products of low parts. */
         if (a.low)
             a.low[at] = float_to_bf16(bf16_rest(v));
     }

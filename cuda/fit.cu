@@ -46,6 +46,7 @@ static __host__ __device__ __forceinline__ size_t part_words(const struct k_fit 
     return 2 * q * hd + 2 * q + a->n_raw + q * n + 2 * n * hd + p * p + 1;
 }
 
+/* kept of all lists first, then each list's words. */
 static __device__ struct part part_of(const struct k_fit *a, uint32_t i)
 {
     size_t q = a->n_asked, n = a->n_keys - a->sinks, hd = a->pool.head_dim, p = smaller(q, n);

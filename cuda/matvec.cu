@@ -29,6 +29,7 @@ static __device__ __forceinline__ void finish(const struct k_matvec *a,
     unsigned row = threadIdx.x % TILE_ROWS, t = threadIdx.x / TILE_ROWS, r;
     float sum = 0;
 
+    /* All warps have left their part. */
     __syncthreads();
     r = blockIdx.x * TILE_ROWS + row;
     if (t >= a->n_x || r >= a->n_rows)

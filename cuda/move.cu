@@ -84,6 +84,7 @@ template <unsigned KV> static __global__ void __launch_bounds__(THREADS) move_ke
 
     grid_wait();
     const uint32_t *kept = a.kept + (a.per_head ? (size_t)blockIdx.x * a.n_keys : 0);
+    /* The last one alone says it: kept places ascend, and move all to one side. */
     bool up = kept[a.n_keys - 1] < a.n_keys - 1;
 
     for (uint32_t done = 0; done < a.n_keys - a.first; done += WARPS) {
@@ -92,6 +93,7 @@ template <unsigned KV> static __global__ void __launch_bounds__(THREADS) move_ke
         struct slot_of s, d;
 
         to = up ? a.n_keys - 1 - i : a.first + i;
+        /* Behind the end nothing moves, but the barriers are for all warps. */
         from = here ? kept[to] : to;
         if (here) {
             s = find_slot(&a.pool, a.from, from, list);

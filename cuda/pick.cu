@@ -39,6 +39,7 @@ static __host__ __device__ __forceinline__ size_t part_bytes(uint32_t n_vocab)
     return (n_blocks(n_vocab) * block + BUCKETS * sizeof(unsigned) + 7) & ~(size_t)7;
 }
 
+/* In the order of alignment: doubles first. */
 static __device__ __forceinline__ struct part part_of(const struct k_pick *a, uint32_t row)
 {
     uint32_t n = n_blocks(a->n_vocab);
@@ -98,6 +99,7 @@ static __global__ void __launch_bounds__(THREADS) pick_penalise(struct k_pick a)
     for (uint32_t i = threadIdx.x; i < ask->n_ids; i += THREADS) {
         float *v = x + a.ids[ask->first_id + i], was = *v;
 
+        /* Ids of an ask are each another one. */
         *v = was > 0 ? was / ask->penalty : __fmul_rn(was, ask->penalty);
         n_changed += is_finite(was) && !is_finite(*v);
     }
@@ -152,6 +154,7 @@ static __global__ void __launch_bounds__(THREADS) pick_best(struct k_pick a)
         return;
     f->best = b.at == UINT32_MAX ? 0 : b.at;
     f->max = x[f->best];
+    /* Those that the penalty made so are no fault of the model's. */
     f->n_bad = bad - f->n_changed;
     f->n = f->n_likely = 0;
 }
@@ -223,6 +226,7 @@ static __global__ void __launch_bounds__(THREADS) pick_weigh(struct k_pick a)
         v = __fsub_rn(x[id], max) / ask->temperature;
         v = v > SAMPLER_WEIGHT_LOG_MIN ? weight_of(v) : 0;
         x[id] = w[id - first] = v;
+        /* In shared order or not, counts come out the same. */
         if (v > 0 && ask->top_k)
             atomicAdd(&p.depths[(ONE_BITS - __float_as_uint(v)) >> BUCKET_SHIFT], 1u);
     }
@@ -255,6 +259,7 @@ static __device__ float weight_of_kth(const unsigned *depths, uint32_t k)
     return __uint_as_float(ONE_BITS + 1 - ((at + 1) << BUCKET_SHIFT));
 }
 
+/* One thread a row adds up the blocks, in their order, as the CPU does. */
 static __global__ void __launch_bounds__(THREADS) pick_cut(struct k_pick a)
 {
     const struct k_pick_ask *ask = a.asks + blockIdx.x;
@@ -325,6 +330,8 @@ static __device__ uint32_t kept_before(uint32_t of_warp)
     return n;
 }
 
+/* In the order of ids, which is that of the CPU's candidates: a token's place is how many are kept
+ * before it, by block, warp and lane. */
 static __global__ void __launch_bounds__(THREADS) pick_gather(struct k_pick a)
 {
     const float *w = a.logits + (size_t)blockIdx.y * a.n_vocab;

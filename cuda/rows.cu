@@ -67,10 +67,13 @@ static __global__ void __launch_bounds__(THREADS) embed(struct k_embed a)
     if (row->kind == PLAN_TOKEN || (row->kind == PLAN_GIST && row->id != PLAN_NONE)) {
         embed_token(&a, row->id, x);
         __syncthreads();
+        /* Other threads wrote these columns, as a quantised row's work is shared by eights: so
+         * behind a barrier. */
         for (uint32_t i = threadIdx.x; own && i < a.n_embd; i += blockDim.x)
             x[i] += own[i];
         return;
     }
+    /* A soft row, or a gist that has no token. */
     for (uint32_t i = threadIdx.x; i < a.n_embd; i += blockDim.x)
         x[i] = own[i];
 }
@@ -141,6 +144,7 @@ int k_convert(void *stream, const struct k_convert *a)
     return launch(columns(a->n, a->n_rows), THREADS, 0, stream, convert, *a);
 }
 
+/* Two rows of int8: the value, and what that leaves over. */
 static __global__ void __launch_bounds__(THREADS) fine(struct k_fine a)
 {
     uint32_t i = column(), t = blockIdx.y, n_blocks = a.n / 32;
@@ -157,6 +161,7 @@ int k_fine(void *stream, const struct k_fine *a)
     return launch(columns(a->n, a->n_rows), THREADS, 0, stream, fine, *a);
 }
 
+/* The products of the two are one logit. */
 static __global__ void __launch_bounds__(THREADS) fold(struct k_fold a)
 {
     uint32_t i = column();
@@ -221,6 +226,7 @@ static __global__ void __launch_bounds__(THREADS) keep_in(struct k_keep a)
         a.y[(size_t)blockIdx.y * a.m + i - a.n] = v;
 }
 
+/* By way of a spare buffer: rows move to the front, over rows that others still have to read. */
 int k_keep(void *stream, const struct k_keep *a)
 {
     dim3 grid = columns(a->n + a->m, a->n_out);
@@ -250,6 +256,7 @@ static __global__ void __launch_bounds__(WIDE) logprobs(struct k_logprobs a)
         sum += expf(x[i] - most);
     sum = block_sum(sum);
     if (threadIdx.x == 0)
+        /* One logit that is no number makes the whole distribution none. */
         a.to[blockIdx.x] = bad > 0 ? NAN : x[a.ids[blockIdx.x]] - (most + logf(sum));
 }
 

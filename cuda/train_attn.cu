@@ -9,6 +9,8 @@
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
+/* Memory, then the segment's raw rows, then its gists: as the CPU counts them (train/net/attn.c).
+ */
 static __device__ struct sight_key key_at(const struct k_train_keys *a, uint32_t i)
 {
     const struct sight_segment *g = &a->segment;
@@ -31,11 +33,13 @@ static __global__ void __launch_bounds__(THREADS) take_keys(struct k_train_keys 
 
     grid_trigger();
     grid_wait();
+    /* Lists may have been copied just before: they are looked at behind grid_wait, too. */
     key = key_at(&a, blockIdx.x);
     angle = h->angles + (size_t)key.pos * h->head_dim;
     k = a.qkv + (size_t)key.row * h->n_qkv + h->n_q;
     for (uint32_t e = threadIdx.x; e < h->n_head_kv * half; e += THREADS) {
         uint32_t head = e / half, i = e % half, from = head * h->head_dim + i;
+        /* (head, key, dim): a head's keys are a matrix of their own. */
         size_t to = ((size_t)head * gridDim.x + blockIdx.x) * h->head_dim + i;
         float c = angle[i], s = angle[half + i], x = k[from], y = k[from + half];
 
@@ -75,6 +79,7 @@ static __global__ void __launch_bounds__(THREADS) give_keys(struct k_train_keys 
         size_t from = ((size_t)head * gridDim.x + blockIdx.x) * h->head_dim + i;
         float c = angle[i], s = angle[half + i], x = dk[from], y = dk[from + half];
 
+        /* The rotation's transpose: back by the same angle. */
         to[at] += x * c + y * s;
         to[at + half] += y * c - x * s;
         to[h->n_kv + at] += dv[from];
@@ -120,6 +125,7 @@ int k_train_queries(void *stream, const struct k_block *a)
     return launch(a->n, THREADS, 0, stream, queries, *a);
 }
 
+/* x (head, row, dim) f32 to out (row, head, dim) typed. */
 static __global__ void __launch_bounds__(THREADS) outputs(struct k_block a)
 {
     const struct tensors_heads *h = &a.heads;
@@ -139,6 +145,7 @@ int k_train_out(void *stream, const struct k_block *a)
     return launch(a->n, THREADS, 0, stream, outputs, *a);
 }
 
+/* A row is in one block of query rows, so its derivative is set and not added to. */
 static __global__ void __launch_bounds__(THREADS) dq(struct k_block a)
 {
     const struct tensors_heads *h = &a.heads;
@@ -166,7 +173,8 @@ int k_train_dq(void *stream, const struct k_block *a)
 
 /* --- scores ----------------------------------------------------------------------------------- */
 
-/* Keys [0, end) and [from, to) are seen. */
+/* Keys [0, end) and [from, to) are seen. end is never behind the raw keys, from never before the
+ * gists. */
 struct spans {
     uint32_t end, from, to;
 };
@@ -183,7 +191,8 @@ static __device__ __forceinline__ bool seen(const struct spans *v, uint32_t i)
     return i < v->end || (i >= v->from && i < v->to);
 }
 
-/* A block has a row of one head. */
+/* A block has a row of one head. What a row does not see may be anything in s, infinite too: it is
+ * never read. */
 static __global__ void __launch_bounds__(LINE) softmax(struct k_block a)
 {
     uint32_t head = blockIdx.y, row = a.row + blockIdx.x;
@@ -206,6 +215,8 @@ static __global__ void __launch_bounds__(LINE) softmax(struct k_block a)
     for (uint32_t i = threadIdx.x; i < a.n_keys; i += LINE)
         typed_put(a.heads.type, a.p, at + i, seen(&v, i) ? expf(s[i] - most) / sum : 0);
     if (threadIdx.x == 0)
+        /* For the way back, which makes the same probabilities without another pass over the row.
+         */
         a.lse[(size_t)row * a.heads.n_head + head] = most + logf(sum);
 }
 
@@ -214,6 +225,7 @@ int k_train_softmax(void *stream, const struct k_block *a)
     return launch(dim3(a->n, a->heads.n_head), LINE, 0, stream, softmax, *a);
 }
 
+/* d, the sum of p dp over all keys, is the output times its derivative. */
 static __global__ void __launch_bounds__(LINE) softmax_back(struct k_block a)
 {
     const struct tensors_heads *h = &a.heads;

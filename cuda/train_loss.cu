@@ -7,6 +7,7 @@
 #define THREADS  256u
 #define REST_MIN 1e-6 /* a rest below it is rounding */
 
+/* Of all of the block's threads. */
 static __device__ float row_most(const float *z, uint32_t n)
 {
     float most = -INFINITY;
@@ -20,7 +21,8 @@ static __device__ float row_most(const float *z, uint32_t n)
 /* --- loss ------------------------------------------------------------------------------------- */
 
 /* The teacher's part of a row, before its weight, and the derivative by the logit of any other id
- * as a factor of its q (train/net/loss.c has the same). One thread: lists are short. */
+ * as a factor of its q (train/net/loss.c has the same). One thread: lists are short. In double: the
+ * rest is what is left of 1 by many subtractions. */
 static __device__ double teacher_loss(const float *z, float most, float sum, const uint32_t *ids,
                                       const float *ps, uint32_t n, float *ret_others)
 {
@@ -48,19 +50,23 @@ static __device__ void derive(const struct k_loss *a, float *z, const struct ten
 {
     float teacher = ask->teacher_ids ? ask->teacher_weight : 0, lse = most + logf(sum);
     float by = (ask->weight + teacher * others) / sum, q = 0;
+    /* Only looked at by threads that have an id. */
     size_t list = (size_t)blockIdx.x * a->of.n_teacher + threadIdx.x;
     bool has = ask->teacher_ids && threadIdx.x < a->of.n_teacher; /* an id of the teacher's */
 
     static_assert(TENSORS_TOP_MAX <= THREADS, "a thread has one id at most");
+    /* Before z is written over. */
     if (has)
         q = expf(z[a->teacher_ids[list]] - lse);
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < a->of.n_vocab; i += THREADS)
+        /* As one of the others; the teacher's own ids follow. */
         z[i] = expf(z[i] - most) * by;
     __syncthreads();
     if (has)
         z[a->teacher_ids[list]] = ask->weight * q + teacher * (q - a->teacher_p[list]);
     __syncthreads();
+    /* The target may be one of the teacher's: behind the barrier it has its value. */
     if (threadIdx.x == 0)
         z[ask->target] -= ask->weight;
     __syncthreads();
@@ -70,6 +76,7 @@ static __device__ void derive(const struct k_loss *a, float *z, const struct ten
 
 static __global__ void __launch_bounds__(THREADS) loss(struct k_loss a)
 {
+    /* From the thread that adds up the teacher's words to all. */
     SHARED_STATIC(float, shared_others, [1]);
     float *z = a.of.z + (size_t)blockIdx.x * a.of.n_vocab, most, sum = 0, bad = 0;
     size_t list = (size_t)blockIdx.x * a.of.n_teacher;
@@ -84,6 +91,7 @@ static __global__ void __launch_bounds__(THREADS) loss(struct k_loss a)
         sum += expf(z[i] - most);
     }
     bad = block_sum(bad);
+    /* An infinite logit would give a finite loss: what is no number shows in all that follows. */
     sum = block_sum(sum) + (bad > 0 ? NAN : 0);
     if (threadIdx.x == 0) {
         struct tensors_told told = { 0, 0, 0, false };
@@ -91,6 +99,7 @@ static __global__ void __launch_bounds__(THREADS) loss(struct k_loss a)
 
         shared_others[0] = 0;
         told.logp = at - lse;
+        /* A tie with the target counts. */
         told.right = at >= most;
         told.targets = ((double)lse - at) * ask.weight;
         if (ask.teacher_ids)
@@ -130,10 +139,12 @@ static __global__ void __launch_bounds__(THREADS) top(struct tensors_top a)
         struct best b = BEST_NONE;
 
         for (uint32_t i = threadIdx.x; i < a.n_vocab; i += THREADS)
+            /* Behind the last one in the order of size, then of ids. */
             if (z[i] > b.x && (z[i] < last.x || (z[i] == last.x && i > last.at)))
                 b = { z[i], i };
         last = block_best(b);
         if (threadIdx.x == 0) {
+            /* A row of NaN has no largest: an id that exists, and a probability that is none. */
             a.ids[to + k] = last.at == UINT32_MAX ? 0 : last.at;
             a.p[to + k] = last.at == UINT32_MAX ? NAN : expf(last.x - most) / sum;
         }
@@ -147,6 +158,7 @@ int k_top(void *stream, const struct tensors_top *a)
 
 /* --- parameters ------------------------------------------------------------------------------- */
 
+/* Every thread gets it. The order of additions is that of lanes and warps, always. */
 static __device__ double block_sum_double(double v)
 {
     SHARED_STATIC(double, part, [WARP]);
@@ -164,6 +176,7 @@ static __device__ double block_sum_double(double v)
     return v;
 }
 
+/* Blocks leave theirs side by side: to[0] is for all of them. */
 static __global__ void __launch_bounds__(THREADS) sum_squares(const float *x, size_t n, double *to)
 {
     double sum = 0;
@@ -193,6 +206,7 @@ static __global__ void __launch_bounds__(THREADS) sum_parts(double *sums, uint32
 
 int k_sum_squares(void *stream, const float *x, size_t n, double *sums)
 {
+    /* By n alone, so that the same values are added in the same order on every device. */
     size_t all = (n + 16 * THREADS - 1) / (16 * THREADS);
     uint32_t blocks = all < 1 ? 1 : all < K_SUMS ? (uint32_t)all : K_SUMS;
     int r = launch(blocks, THREADS, 0, stream, sum_squares, x, n, sums);
@@ -217,6 +231,7 @@ static __global__ void __launch_bounds__(THREADS) adamw(struct tensors_adamw a)
 
 int k_adamw(void *stream, const struct tensors_adamw *a)
 {
+    /* Four values a thread, or more where the grid has no more blocks. */
     size_t all = (a->n + 4 * THREADS - 1) / (4 * THREADS);
 
     return a->n ? launch((unsigned)(all < 65536 ? all : 65536), THREADS, 0, stream, adamw, *a) : 0;

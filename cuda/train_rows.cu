@@ -47,6 +47,7 @@ int k_widen(void *stream, const struct k_cast *a)
 
 static __global__ void __launch_bounds__(THREADS) add(struct k_add a)
 {
+    /* A row in x of the grid, of which more fit than in y. */
     float *y = a.y + (size_t)blockIdx.x * a.n;
 
     grid_trigger();
@@ -63,6 +64,7 @@ int k_add(void *stream, const struct k_add *a)
 
 /* --- norms ------------------------------------------------------------------------------------ */
 
+/* y row i is of x row rows[i]. */
 static __global__ void __launch_bounds__(THREADS) norm(struct tensors_norm a)
 {
     const float *x;
@@ -86,6 +88,7 @@ int k_train_norm(void *stream, const struct tensors_norm *a)
     return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, norm, *a) : 0;
 }
 
+/* Rows of a list are each another one: no two blocks add to the same. */
 static __global__ void __launch_bounds__(THREADS) norm_back(struct tensors_norm_back a)
 {
     const float *x, *dy = a.dy + (size_t)blockIdx.x * a.n;
@@ -100,6 +103,7 @@ static __global__ void __launch_bounds__(THREADS) norm_back(struct tensors_norm_
     r = a.r[blockIdx.x];
     for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
         sum += dy[i] * a.w[i] * x[i];
+    /* The part of the derivative by way of the row's length. */
     by = block_sum(sum) * r * r * r / (float)a.n;
     for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
         dx[i] += dy[i] * a.w[i] * r - x[i] * by;
@@ -116,6 +120,7 @@ int k_norm_back(void *stream, const struct tensors_norm_back *a)
 /* A block has some columns of a piece of the rows. */
 static __global__ void __launch_bounds__(THREADS) sum_rows(struct tensors_sum a, float *part)
 {
+    /* A piece has `each` rows; of few rows the last pieces have none. */
     uint32_t c = blockIdx.x * THREADS + threadIdx.x, each = (a.n_rows + gridDim.y - 1) / gridDim.y,
              first = blockIdx.y * each, end = min(first + each, a.n_rows);
     size_t ld = a.ld ? a.ld : a.n;
@@ -123,6 +128,7 @@ static __global__ void __launch_bounds__(THREADS) sum_rows(struct tensors_sum a,
 
     grid_trigger();
     grid_wait();
+    /* No barrier follows. */
     if (c >= a.n)
         return;
     for (uint32_t i = first; i < end; i++) {
@@ -152,6 +158,8 @@ static __global__ void __launch_bounds__(THREADS)
 
 int k_sum_rows(void *stream, const struct tensors_sum *a, float *part)
 {
+    /* More pieces keep the device busy, as columns alone are few blocks; the number depends on the
+     * rows alone, and so does the order of the sum. */
     uint32_t n_pieces = a->n_rows < K_SPLITS ? a->n_rows : K_SPLITS,
              blocks = (a->n + THREADS - 1) / THREADS;
     int r = 0;
@@ -168,6 +176,7 @@ int k_sum_rows(void *stream, const struct tensors_sum *a, float *part)
 
 static __global__ void __launch_bounds__(THREADS) gate(struct k_gate a)
 {
+    /* gu: g, then u, of a row. */
     size_t row = blockIdx.x;
 
     grid_trigger();
@@ -217,6 +226,7 @@ static __global__ void __launch_bounds__(THREADS) take(struct tensors_take a)
     grid_trigger();
     grid_wait();
     index = a.index[blockIdx.x];
+    /* Somebody else fills this row, or it stays as it is. */
     if (index == SIGHT_NO_ROW)
         return;
     from = a.table + (size_t)index * (a.ld ? a.ld : a.n);
@@ -240,6 +250,7 @@ static __global__ void __launch_bounds__(THREADS) give(struct k_give a)
     if (i >= a.n)
         return;
     y = a.table + (size_t)a.to[blockIdx.x] * a.n + i;
+    /* In a register: the row is read and written once. */
     sum = *y;
     for (uint32_t j = a.starts[blockIdx.x]; j < a.starts[blockIdx.x + 1]; j++)
         sum += a.x[(size_t)a.from[j] * a.n + i];
