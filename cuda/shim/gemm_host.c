@@ -73,6 +73,7 @@ static void multiply(void *arg)
     free(arg);
 }
 
+/* Its arguments are copied, as the call is over when it runs. */
 int gemm_run(struct gemm *g, const struct gemm_product *p)
 {
     struct gemm_product *mine = malloc(sizeof(*mine));
@@ -94,6 +95,7 @@ static float value(const struct tensors_mat *m, size_t at)
                                   : from_bf16(((const uint16_t *)m->p)[at]);
 }
 
+/* A NaN stays one. */
 static uint16_t to_bf16(float x)
 {
     uint32_t u;
@@ -104,7 +106,8 @@ static uint16_t to_bf16(float x)
     return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
-/* (n, k) from its offset on; across: it lies transposed, (k, n). */
+/* (n, k) from its offset on; across: it lies transposed, (k, n). In f32 and in rows, so that one
+ * loop multiplies all of them. */
 static float *rows_of(const struct tensors_mat *m, size_t off, uint32_t n, uint32_t k, bool across)
 {
     float *ret = malloc((size_t)n * k * sizeof(*ret));
@@ -141,6 +144,7 @@ static void multiply_one(const struct tensors_product *p, size_t a_off, size_t b
             float v = dot_f32(a + (size_t)i * p->k, b + (size_t)j * p->k, p->k);
             size_t at = c_off + (size_t)i * p->c.ld + j;
 
+            /* To bf16 nothing is added: nobody asks for that. */
             if (p->c.type == TENSORS_F32)
                 put((float *)p->c.p + at, p->add, v);
             else

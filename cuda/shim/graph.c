@@ -1,4 +1,7 @@
-/* Graphs: what streams were given while they captured, to be done again and again. */
+/* Graphs: what streams were given while they captured, to be done again and again.
+ *
+ * A graph is a list of ops in the order of the calls, each with the branch of its stream. Waits
+ * point to the marks that they wait for, in the same list and before them. */
 #include "cuda/shim/runtime.h"
 
 #include <stdlib.h>
@@ -19,6 +22,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     if (!g)
         return shim_leave(cudaErrorMemoryAllocation);
     g->last = &g->first;
+    /* Branch 0 is the stream that it is launched in; others join by waiting for it. */
     g->n_branches = 1;
     g->origin = s;
     s->capture = g;
@@ -26,7 +30,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     return shim_leave(e);
 }
 
-/* The last op of each branch is a mark that somebody waits for. */
+/* The last op of each branch is a mark that somebody waits for. Else work would be under way behind
+ * the graph's end, and nobody could wait for it. */
 static bool joined(const struct CUgraph_st *g)
 {
     const struct op *last[BRANCHES_MAX] = { NULL };
@@ -54,7 +59,7 @@ static void free_ops(struct op *op)
     }
 }
 
-/* Of every stream that took part. */
+/* Of every stream that took part. Streams go on as usual. */
 static void end_capture(struct CUgraph_st *g)
 {
     struct CUstream_st *s = NULL;
@@ -70,6 +75,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *ret)
     struct CUstream_st *s = stream_of(stream);
     struct CUgraph_st *g = s->capture;
 
+    /* A lost device's capture is ended all the same, as its stream would stay in it. */
     if (e != cudaSuccess && !g)
         return shim_leave(e);
     if (!g || g->origin != s)
@@ -96,7 +102,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t g)
     return shim_leave(e);
 }
 
-/* A copy, whose waits point to the copies of their marks: those come first. */
+/* A copy, whose waits point to the copies of their marks: those come first. So that the graph may
+ * be destroyed while its copies run. */
 static struct op *copy_ops(struct CUgraph_st *g)
 {
     struct op *first = NULL, **last = &first;
@@ -131,6 +138,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ret, cudaGraph_t g, unsigned l
     return shim_leave(e);
 }
 
+/* Arguments may differ, kernels and their order may not. */
 static bool same_shape(const struct op *a, const struct op *b)
 {
     for (; a && b; a = a->next, b = b->next)
@@ -165,6 +173,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x)
         return shim_leave(e);
     streams_finish();
     free_ops(x->first);
+    /* Branches have lanes of their own, with their machines. */
     for (unsigned i = 0; i < BRANCHES_MAX; i++)
         lane_fini(&x->lanes[i]);
     free(x);

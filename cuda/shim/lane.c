@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Returns who goes on when the lane's work is done. */
 static void *lane_enter(struct lane *l)
 {
 #ifdef SHIM_TSAN
@@ -44,6 +45,8 @@ static void need_machines(struct lane *l)
     }
 }
 
+/* The two machines take turns, so that a kernel that begins early has threads beside those of the
+ * one before it. */
 static void run_kernel(struct lane *l, struct op *op)
 {
     struct machine_launch launch = op->launch;
@@ -52,12 +55,15 @@ static void run_kernel(struct lane *l, struct op *op)
     launch.arg = op->arg;
     launch.backwards = shim_is_backwards();
     launch.host = &op->host;
+    /* What its threads know when they begin: of a kernel behind a kernel, what was there before
+     * both. */
     launch.before = l->kernel_before ? &l->before : &l->after;
     launch.after = &l->after;
     l->turn ^= 1;
     machine_run(l->machines[l->turn], &launch);
 }
 
+/* memmove by code that TSan does not see: what is read and written is said to it. */
 static void run_copy(const struct op *op)
 {
 #ifdef SHIM_TSAN
@@ -86,6 +92,7 @@ static void run_wait(const struct op *op)
 static void run_in(struct lane *l, struct op *op)
 {
     switch (op->kind) {
+    /* Memory that its device has no way to is closed meanwhile. */
     case OP_KERNEL:
         memory_show(l->device);
         run_kernel(l, op);
@@ -118,6 +125,8 @@ void op_run(struct lane *l, struct op *op)
 {
     void *was;
 
+    /* Nothing is done any more. Host functions are called for what they free, which CUDA does not
+     * do behind an error; marks are reached, so that nobody waits for ever. */
     if (shim_is_lost() && op->kind != OP_HOST && op->kind != OP_RECORD)
         return;
     /* Another lane's work, first: it runs on its own. */
@@ -134,6 +143,7 @@ void op_run(struct lane *l, struct op *op)
     lane_leave(was);
 }
 
+/* Branch 0 is the lane that it is launched in. */
 void graph_run(struct lane *l, struct CUgraphExec_st *x)
 {
     l->kernel_before = false;

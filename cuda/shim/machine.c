@@ -22,7 +22,8 @@
 #else
 #define STACK ((64u << 10) + 832)
 #endif
-/* At a stack's lowest address, as long as it was not too small. */
+/* At a stack's lowest address, as long as it was not too small. A stack grows down: whoever needs
+ * more writes over it. It is looked at when a block is over. */
 #define STACK_END   0x5bad5bad5bad5badull
 #define STATICS_MAX 16u
 #define STATICS_LEN (64u << 10)
@@ -34,12 +35,14 @@ void __sanitizer_start_switch_fiber(void **fake, const void *stack, size_t len);
 void __sanitizer_finish_switch_fiber(void *fake, const void **ret_stack, size_t *ret_len);
 #endif
 
+/* sp: where it goes on. fake, tsan: what sanitizers know it by. */
 struct fibre {
     struct shim_thread self; /* first: shim_self points to it */
     void *sp, *fake, *tsan;
     uint8_t *stack;
 };
 
+/* A lane is in one of ready, arrived, waiting, or has ended. */
 struct warp {
     uint32_t ready, live; /* lanes */
     uint32_t arrived;     /* that wait in a collective */
@@ -54,6 +57,7 @@ struct warp {
     char sync[2];
 };
 
+/* By a tag, as each array of a kernel has an address of its own that names it. */
 struct statics {
     const void *tag;
     void *mem;
@@ -61,6 +65,7 @@ struct statics {
     uint64_t block; /* that has seen it: filled with NaN once a block */
 };
 
+/* One block at a time, all of whose threads are fibres of the thread that called. */
 struct machine {
     struct fibre *fibres;
     struct fibre host; /* who called machine_run */
@@ -77,10 +82,12 @@ struct machine {
     char barrier[2], end[2]; /* syncs; end: of every other block */
 };
 
+/* NULL between blocks. */
 struct shim_thread *shim_self;
 struct shim_block shim_now;
 static struct machine *m; /* that runs */
 
+/* A trap and no exit: a debugger is where it happened, and a test has failed. */
 void shim_fail(const char *what)
 {
     const struct shim_dim *b = &shim_now.block;
@@ -121,6 +128,7 @@ __asm__(".text\n"
         ".section .note.GNU-stack,\"\",@progbits\n"
         ".text\n");
 
+/* last: from ends, and its stack is nobody's. Switched first for sanitizers, then in fact. */
 static void go(struct fibre *from, struct fibre *to, bool last)
 {
     if (from == to)
@@ -141,12 +149,14 @@ static void go(struct fibre *from, struct fibre *to, bool last)
 #endif
 }
 
+/* Of a mask that is not 0. */
 static unsigned first_of(uint32_t lanes)
 {
     return m->launch->backwards ? 31 - (unsigned)__builtin_clz(lanes)
                                 : (unsigned)__builtin_ctz(lanes);
 }
 
+/* The own warp first: its lanes are about to meet. */
 static struct fibre *next_after(const struct fibre *f)
 {
     const struct warp *w = &m->warps[f->self.warp];
@@ -166,6 +176,7 @@ static struct fibre *next_after(const struct fibre *f)
 
 /* --- barriers and collectives ----------------------------------------------------------------- */
 
+/* Everybody goes on, in whatever order. */
 static void open_barrier(void)
 {
     m->n_waiting = 0;
@@ -187,6 +198,7 @@ void shim_barrier(void)
     SYNC_RELEASE(sync);
     w->ready &= ~(1u << f->self.lane);
     w->waiting |= 1u << f->self.lane;
+    /* Threads that have ended do not count, as on a device since sm_70. */
     if (++m->n_waiting == m->n_live)
         open_barrier();
     go(f, next_after(f), false);
@@ -194,7 +206,8 @@ void shim_barrier(void)
 }
 
 /* Whether all lanes of the mask have come. Lanes may wait with other masks, as long as nobody of
- * them waits for this one: that is the end of both. */
+ * them waits for this one: that is the end of both. mixed: only then masks are compared one by one.
+ */
 static bool all_there(const struct warp *w, unsigned lane, unsigned mask, enum shim_op op)
 {
     bool ret = (w->arrived & mask) == mask;
@@ -238,6 +251,7 @@ void shim_together(unsigned mask, enum shim_op op, unsigned arg, const uint32_t 
 
     if (op == SHIM_SYNCWARP)
         SYNC_RELEASE(sync);
+    /* Registers go to the warp; the last lane that comes computes for all. */
     for (unsigned i = 0; i < n_in; i++)
         w->lanes[lane].in[i] = in[i];
     w->lanes[lane].arg = arg;
@@ -251,6 +265,7 @@ void shim_together(unsigned mask, enum shim_op op, unsigned arg, const uint32_t 
             warp_compute(op, mask, w->lanes);
     } else {
         w->ready &= ~(1u << lane);
+        /* Woken by the last of them, with its result in `out`. */
         go(f, next_after(f), false);
     }
     if (op == SHIM_SYNCWARP)
@@ -259,6 +274,7 @@ void shim_together(unsigned mask, enum shim_op op, unsigned arg, const uint32_t 
         ret[i] = w->lanes[lane].out[i];
 }
 
+/* From here on it knows all that came before. */
 void shim_grid_wait(void)
 {
     SYNC_ACQUIRE(m->launch->after);
@@ -298,6 +314,7 @@ void *shim_static(const void *tag, size_t len)
         *s = (struct statics){ tag, static_new(len), len, 0 };
         m->n_statics++;
     }
+    /* Each block finds it as a device leaves it: with anything in it. */
     if (s->block != m->block) {
         fill_nan(s->mem, len);
         s->block = m->block;
@@ -314,6 +331,7 @@ static void dynamic_set(size_t len)
     if (len && !m->dynamic)
         shim_fail("no memory for dynamic shared memory");
 #else
+    /* Aligned to 16, so up to 15 bytes behind the end are still there. */
     m->dynamic = m->dynamic_mem + ((DYNAMIC_LEN - len) & ~(size_t)15);
 #endif
 }
@@ -342,6 +360,7 @@ static void end_of(struct fibre *f)
     w->ready &= ~bit;
     w->live &= ~bit;
     m->n_live--;
+    /* It may be the one that the others waited for. */
     if (m->n_live && m->n_waiting == m->n_live)
         open_barrier();
     for (uint32_t with = w->arrived; with; with &= with - 1)
@@ -349,6 +368,7 @@ static void end_of(struct fibre *f)
             shim_fail("a lane ends that others of its warp wait for");
 }
 
+/* Where a fibre begins: as if `ret` of the first switch to it had called it. */
 static void enter(void)
 {
     struct fibre *f = (struct fibre *)shim_self;
@@ -401,6 +421,7 @@ static void set_fibre(struct fibre *f, unsigned i, const struct shim_dim *dim)
     f->self.waited = false;
     f->self.n_copies = f->self.n_groups = 0;
     f->fake = NULL;
+    /* shim_swap pops six registers, then returns to it. */
     sp[0] = (void *)enter;
     f->sp = sp - 6;
 #ifdef SHIM_TSAN
@@ -409,6 +430,7 @@ static void set_fibre(struct fibre *f, unsigned i, const struct shim_dim *dim)
 #endif
 }
 
+/* Warps that are not full have fewer lanes. */
 static void begin_block(const struct shim_dim *at)
 {
     const struct machine_launch *l = m->launch;
@@ -431,6 +453,7 @@ static void begin_block(const struct shim_dim *at)
         set_fibre(&m->fibres[i], i, &l->dim);
 }
 
+/* Back when no thread is live. */
 static void run_block(const struct shim_dim *at)
 {
     struct fibre *first;
@@ -455,6 +478,7 @@ void machine_run(struct machine *of, const struct machine_launch *l)
 #ifdef SHIM_TSAN
     m->host.tsan = __tsan_get_current_fiber();
 #endif
+    /* In either order: results must not depend on it. */
     for (size_t j = 0; j < n; j++) {
         size_t i = l->backwards ? n - 1 - j : j;
         struct shim_dim at = { (unsigned)(i % l->grid.x), (unsigned)(i / l->grid.x % l->grid.y),
@@ -471,6 +495,7 @@ void machine_run(struct machine *of, const struct machine_launch *l)
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+/* Pages are made when they are touched: most blocks have few threads. */
 static void *map_new(size_t n)
 {
     void *ret =

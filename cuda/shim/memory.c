@@ -26,6 +26,7 @@ struct region {
     bool closed;
 };
 
+/* Whoever holds `owner` may touch it. */
 static struct {
     int owner; /* thread that holds the shim; 0: nobody */
     bool backwards, late, lost;
@@ -53,6 +54,7 @@ static unsigned lost_by_file(void)
     return path && stat(path, &st) == 0 ? (unsigned)st.st_size : 0;
 }
 
+/* Once for each file: `told` until it is gone. */
 static void look_at_file(void)
 {
     unsigned n = lost_by_file();
@@ -62,7 +64,8 @@ static void look_at_file(void)
     shim.told = n != 0;
 }
 
-/* No mutex: TSan would take it for an order between what two threads have the device do. */
+/* No mutex: TSan would take it for an order between what two threads have the device do. Every call
+ * begins and ends so, and one that finds the devices lost says so. */
 cudaError_t shim_enter(void)
 {
     int me = (int)syscall(SYS_gettid), nobody = 0;
@@ -80,6 +83,7 @@ cudaError_t shim_enter(void)
     return shim.lost ? cudaErrorDevicesUnavailable : cudaSuccess;
 }
 
+/* NotReady is an answer. */
 cudaError_t shim_leave(cudaError_t e)
 {
     if (e != cudaSuccess && e != cudaErrorNotReady)
@@ -108,6 +112,7 @@ void shim_set_order(bool backwards)
     shim.backwards = backwards;
 }
 
+/* What was queued before is done in the old way. */
 void shim_set_late(bool late)
 {
     (void)shim_enter();
@@ -152,7 +157,7 @@ void shim_set_lost(unsigned n)
     shim.lost = false;
 }
 
-/* Memory that was pinned is not the device's any more. */
+/* Memory that was pinned is not the device's any more. Not freed: it is the caller's. */
 static void forget_pinned(void)
 {
     struct region **at = &shim.regions;
@@ -170,6 +175,7 @@ static void forget_pinned(void)
     shim.pinned = 0;
 }
 
+/* No shim_enter: it is what a lost device is asked first. */
 cudaError_t cudaDeviceReset(void)
 {
     forget_pinned();
@@ -189,6 +195,7 @@ static struct region **find(const void *mem)
     return at;
 }
 
+/* Any byte of it. */
 static struct region *region_of(const void *mem)
 {
     struct region *r = shim.regions;
@@ -204,6 +211,7 @@ bool shim_is_pageable(const void *mem)
     return !region_of(mem);
 }
 
+/* All n bytes, in one region. */
 bool memory_is_of(int device, const void *mem, size_t n)
 {
     const struct region *r = region_of(mem);
@@ -253,6 +261,7 @@ static void set_closed(struct region *r, bool closed)
 }
 #endif
 
+/* Before a kernel of this device: opens and closes what differs from the last one's. */
 void memory_show(int device)
 {
     for (struct region *r = shim.regions; r; r = r->next) {
@@ -264,6 +273,7 @@ void memory_show(int device)
     }
 }
 
+/* A copy may go where kernels may not. */
 void memory_show_copy(const void *to, const void *from)
 {
     struct region *ends[] = { region_of(to), from ? region_of(from) : NULL };
@@ -288,6 +298,7 @@ static size_t left(int device)
     return used < all ? all - used : 0;
 }
 
+/* Filled with NaN: what nobody wrote shows in whatever reads it. */
 static cudaError_t take(void **ret, size_t n, enum region_kind kind)
 {
     struct region *r;
@@ -317,7 +328,8 @@ static cudaError_t take(void **ret, size_t n, enum region_kind kind)
     return cudaSuccess;
 }
 
-/* As cudaFree does, it waits for all work: nothing may still use the memory. */
+/* As cudaFree does, it waits for all work: nothing may still use the memory. The host receives what
+ * all streams did, since it has waited for them. */
 static cudaError_t give(void *mem, enum region_kind kind)
 {
     struct region **at = find(mem), *r = *at;
@@ -379,6 +391,7 @@ cudaError_t cudaFreeHost(void *mem)
     return shim_leave(lost != cudaSuccess ? lost : e);
 }
 
+/* Memory that CUDA has already is refused, as CUDA does. */
 static cudaError_t pin(void *mem, size_t n)
 {
     struct region *r;
@@ -411,6 +424,7 @@ cudaError_t cudaHostUnregister(void *mem)
     return shim_leave(lost != cudaSuccess ? lost : e);
 }
 
+/* Of the current device. */
 cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_all)
 {
     cudaError_t e = shim_enter();
@@ -501,6 +515,7 @@ static bool is_device(int device)
     return device >= 0 && device < (int)SHIM_DEVICES;
 }
 
+/* It is a thread's own, as in CUDA: so a thread that never said it is found out. */
 cudaError_t cudaSetDevice(int device)
 {
     if (!is_device(device))
@@ -515,6 +530,7 @@ cudaError_t cudaGetDevice(int *ret)
     return cudaSuccess;
 }
 
+/* All or none of them. */
 cudaError_t cudaDeviceCanAccessPeer(int *ret, int device, int peer)
 {
     if (!is_device(device) || !is_device(peer))

@@ -1,5 +1,9 @@
 /* Queues of work, and events. An op has a number in its stream; an event is the number of the op
- * that records it. */
+ * that records it.
+ *
+ * Either an op is done when it is queued, or (shim_set_late) when somebody waits or looks: both are
+ * what CUDA may do. A stream that waits for another one's event does that one's work first, so all
+ * comes in an order that events allow, by the thread that asked. */
 #include "cuda/shim/runtime.h"
 
 #include <stdlib.h>
@@ -8,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Never freed: an event that was recorded in one may be asked after it is gone. */
 static struct CUstream_st *streams;
 static struct CUstream_st default_streams[SHIM_DEVICES];
 
@@ -18,6 +23,7 @@ struct op *op_new(enum op_kind kind, size_t arg_len)
     size_t len = sizeof(struct op) + arg_len;
     struct op *op;
 
+/* By a system call that TSan does not see. */
 #ifdef SHIM_TSAN
     op = (void *)syscall(SYS_mmap, NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                          -1, 0L);
@@ -42,6 +48,7 @@ void op_free(struct op *op)
 #endif
 }
 
+/* The default stream is the current device's. */
 struct CUstream_st *stream_of(cudaStream_t s)
 {
     if (!s) {
@@ -57,6 +64,7 @@ struct CUstream_st *stream_of(cudaStream_t s)
 
 /* --- doing ------------------------------------------------------------------------------------ */
 
+/* Taken out before it is done: what it waits for may come back to this stream. */
 void stream_run_until(struct CUstream_st *s, uint64_t seq)
 {
     while (s->n_done < seq && s->first) {
@@ -76,6 +84,7 @@ static void run_all(struct CUstream_st *s)
     stream_run_until(s, s->n_queued);
 }
 
+/* NULL: the first; the default streams, then the others, then NULL. */
 struct CUstream_st *stream_next(struct CUstream_st *s)
 {
     struct CUstream_st *last = &default_streams[SHIM_DEVICES - 1];
@@ -86,6 +95,7 @@ struct CUstream_st *stream_next(struct CUstream_st *s)
                                               : s->next;
 }
 
+/* What frees or destroys comes behind everything. */
 void streams_finish(void)
 {
     struct CUstream_st *s = NULL;
@@ -96,12 +106,15 @@ void streams_finish(void)
 
 void op_queue(struct CUstream_st *s, struct op *op)
 {
+    /* Noted in the graph and not done. Ops of all its streams are in one list, which knows their
+     * branches. */
     if (s->capture) {
         op->branch = s->branch;
         *s->capture->last = op;
         s->capture->last = &op->next;
         return;
     }
+    /* What the host has written until now the op may read. */
     SYNC_RELEASE(&op->host);
     *s->last = op;
     s->last = &op->next;
@@ -110,6 +123,7 @@ void op_queue(struct CUstream_st *s, struct op *op)
         run_all(s);
 }
 
+/* A call that waits: the host receives what the stream did. */
 static cudaError_t end_of_call(struct CUstream_st *s, cudaError_t if_capturing)
 {
     if (s->capture)
@@ -127,6 +141,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned flags)
     struct CUstream_st *s = streams;
 
     (void)flags;
+    /* A destroyed one is used again, with its place in the list. */
     while (s && !s->free)
         s = s->next;
     if (e == cudaSuccess && !s) {
@@ -170,7 +185,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     return shim_leave(e);
 }
 
-/* Something is done at each look, so that who polls comes to an end. */
+/* Something is done at each look, so that who polls comes to an end. A device makes progress by
+ * itself; here somebody has to. */
 static cudaError_t look(struct CUstream_st *s, uint64_t seq)
 {
     if (s->n_done < seq)
@@ -207,6 +223,8 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *arg)
     cudaError_t e = shim_enter();
     struct op *op;
 
+    /* Functions and kernels are of the device that is current; copies and events are their
+     * stream's. */
     if (e == cudaSuccess && stream_of(s)->lane.device != shim_device())
         e = cudaErrorInvalidResourceHandle;
     if (e == cudaSuccess) {
@@ -245,6 +263,7 @@ int shim_launch(void *stream, struct shim_dim grid, struct shim_dim dim, size_t 
         op = op_new(OP_KERNEL, arg_len);
         op->launch =
             (struct machine_launch){ .grid = grid, .dim = dim, .shared = shared, .fn = fn };
+        /* By value: the caller's arguments are gone when it runs. */
         copy_unseen(op->arg, arg, arg_len);
         op_queue(stream_of(stream), op);
     }
@@ -259,6 +278,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
                             cudaStream_t stream)
 {
     cudaError_t e = shim_enter();
+    /* staged: read before the call returns, as CUDA does with small pieces. */
     bool pageable = shim_is_pageable(from), staged = pageable && !shim_is_late();
     struct CUstream_st *s = stream_of(stream);
     struct op *op;
@@ -266,6 +286,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
     (void)kind;
     if (e != cudaSuccess)
         return shim_leave(e);
+    /* A graph would read it when it is long gone. */
     if (s->capture && (pageable || shim_is_pageable(to)))
         return shim_leave(cudaErrorStreamCaptureUnsupported);
     op = op_new(OP_COPY, staged ? n : 0);
@@ -275,6 +296,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
     if (staged)
         copy_unseen(op->arg, from, n);
     op_queue(s, op);
+    /* To memory that is not pinned a copy is there when the call returns, mostly. */
     if (shim_is_pageable(to) && !shim_is_late())
         e = end_of_call(s, cudaErrorStreamCaptureUnsupported);
     return shim_leave(e);
@@ -291,6 +313,7 @@ cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int f
     (void)shim_leave(cudaSuccess);
     if (e == cudaSuccess && !are)
         return cudaErrorInvalidValue;
+    /* As behind an IOMMU: other bytes, and no error. */
     if (shim_is_astray())
         return cudaMemsetAsync(to, 0xa5, n, stream);
     return cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, stream);
@@ -372,6 +395,7 @@ cudaError_t cudaEventRecord(cudaEvent_t ev, cudaStream_t stream)
         ev->record = op;
     } else {
         op->event = ev;
+        /* An event is where its stream was when it was recorded last. */
         ev->of = s;
         ev->seq = s->n_queued + 1;
         ev->capture = NULL;
@@ -406,6 +430,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t ev, unsigned fl
     struct op *op;
 
     (void)flags;
+    /* An event that was never recorded holds nobody up. */
     if (e != cudaSuccess || (!ev->of && !ev->capture))
         return shim_leave(e);
     if (ev->capture)
@@ -414,6 +439,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t ev, unsigned fl
         return shim_leave(cudaErrorStreamCaptureUnsupported);
     op = op_new(OP_WAIT, 0);
     op->event = ev;
+    /* As it is now: recorded again later, it is still this mark that is waited for. */
     op->of = ev->of;
     op->seq = ev->seq;
     op_queue(s, op);

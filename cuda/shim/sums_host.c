@@ -33,6 +33,7 @@ size_t sums_need(uint32_t n, size_t most)
     return n * most * sizeof(float);
 }
 
+/* Events are made on the device in whose stream they are recorded. */
 static int open_events(struct sums *s)
 {
     cudaError_t e = cudaSetDevice(s->devices[0]);
@@ -74,6 +75,7 @@ int sums_open(const int *devices, void *const *streams, uint32_t n, size_t most,
     return 0;
 }
 
+/* Also half opened. */
 void sums_close(struct sums *s)
 {
     if (!s)
@@ -94,6 +96,7 @@ void sums_abort(struct sums *s)
     (void)s; /* nothing waits for a device that is lost */
 }
 
+/* By the stream's thread, in the order of the devices: the same bits each time. */
 static void add(void *arg)
 {
     const struct addition *a = arg;
@@ -104,6 +107,8 @@ static void add(void *arg)
     free(arg);
 }
 
+/* The first device comes behind all others, each of which has what is added up when its mark is
+ * reached. */
 static cudaError_t fetch(const struct sums *s, float *const *y, size_t n_values)
 {
     cudaError_t e = cudaSuccess;
@@ -138,6 +143,7 @@ static cudaError_t add_up(const struct sums *s, size_t n_values)
     return cudaEventRecord(s->sum, s->streams[0]);
 }
 
+/* The last waits keep `fetched` from the next sum until all have it. */
 static cudaError_t take(const struct sums *s, float *const *y, size_t n_values)
 {
     cudaError_t e = cudaSuccess;

@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+/* Exact: bit by bit what a device makes of it. */
 static float half_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = (uint32_t)(h & 0x7fff) << 13, bits;
@@ -38,6 +39,7 @@ static float bfloat_float(uint16_t b)
     return f;
 }
 
+/* Gathered into whole matrices, multiplied, and given back. */
 static void mma_16bit(struct warp_lane *lanes, float (*to_float)(uint16_t))
 {
     float a[16][16], b[8][16]; /* (row, k), (column, k) */
@@ -56,6 +58,7 @@ static void mma_16bit(struct warp_lane *lanes, float (*to_float)(uint16_t))
     for (unsigned l = 0; l < 32; l++) {
         for (unsigned i = 0; i < 4; i++) {
             unsigned row = l / 4 + 8 * (i / 2), col = l % 4 * 2 + i % 2;
+            /* A device adds in an order of its own; tests have limits for that. */
             float sum = 0, c;
 
             for (unsigned k = 0; k < 16; k++)
@@ -76,6 +79,7 @@ static int dot_s8(const int8_t *a, const int8_t *b, unsigned n)
     return sum;
 }
 
+/* n_a, n_b: registers of each. */
 static void mma_s8(struct warp_lane *lanes, unsigned n_k)
 {
     int8_t a[16][32], b[8][32];
@@ -120,6 +124,7 @@ static void load_rows(struct warp_lane *lanes, bool trans)
     }
 }
 
+/* Two registers, for what is 64 bits wide. */
 static void shuffle(enum shim_op op, unsigned mask, struct warp_lane *lanes)
 {
     for (unsigned l = 0; l < 32; l++) {
@@ -145,6 +150,7 @@ static void ballot(unsigned mask, struct warp_lane *lanes)
             lanes[l].out[0] = votes;
 }
 
+/* By the last lane that came, for all lanes of the mask. */
 void warp_compute(enum shim_op op, unsigned mask, struct warp_lane lanes[32])
 {
     if (op >= SHIM_ROWS && mask != ~0u)
