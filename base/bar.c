@@ -1,3 +1,5 @@
+/* base/bar.c - a line that is written over, on a terminal; in a file whole lines, seldom. */
+
 #include "base/bar.h"
 
 #include "base/shown.h"
@@ -7,6 +9,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+/* Often enough to look alive, and seldom enough that drawing takes nothing. A log wants to be read
+ * later. */
 #define TTY_EVERY_S  0.2
 #define FILE_EVERY_S 30.0
 #define COLUMNS_MAX  160u
@@ -45,6 +49,7 @@ void bar_draw(struct bar *b, double share, const char *text)
         bar_draw_text(b, text);
         return;
     }
+    /* What is done, the head of it, and what is left. */
     for (unsigned i = 0; i < width; i++)
         bar[i] = (double)i < share * (double)width - 1 ? '='
                  : (double)i < share * (double)width   ? '>'
@@ -54,6 +59,7 @@ void bar_draw(struct bar *b, double share, const char *text)
     (void)fflush(b->out);
 }
 
+/* \033[K clears what a longer line has left to the right. */
 void bar_draw_text(struct bar *b, const char *text)
 {
     if (b->tty)
@@ -64,6 +70,8 @@ void bar_draw_text(struct bar *b, const char *text)
     (void)fflush(b->out);
 }
 
+/* Before something else is printed on the same terminal, so that it does not stand behind half a
+ * bar. */
 void bar_clear(struct bar *b)
 {
     if (b->drawn)
@@ -79,6 +87,7 @@ void bar_say(struct bar *b, const char *line)
     (void)fflush(b->out);
 }
 
+/* The last state stays, and what is printed next begins on a line of its own. */
 void bar_end(struct bar *b)
 {
     if (b->drawn)

@@ -1,7 +1,12 @@
+/* base/chart.c - SVG, written as it comes: panels of one width below each other, a legend to the
+ * right of each. Nothing is kept but the ranges, so that whoever draws goes twice over the numbers:
+ * for the ranges, then for the lines. */
+
 #include "base/chart.h"
 
 #include <math.h>
 
+/* Of the picture, in the units of its viewBox; it is scaled by whoever shows it. */
 #define WIDTH  980.0
 #define LEFT   70.0
 #define RIGHT  210.0 /* the legend's */
@@ -11,9 +16,11 @@
 #define BOTTOM 50.0
 #define TICKS  6
 
+/* The first six are Okabe and Ito's, which are told apart without red and green, too. */
 const char *const chart_colours[CHART_COLOURS] = { "#0072b2", "#009e73", "#e69f00", "#d55e00",
                                                    "#cc79a7", "#56b4e9", "#8a7a00", "#7f5fa8" };
 
+/* Both colour schemes in one file: a page that shows it follows its reader's. */
 static const char style[] =
     "<style>\n"
     "text{font:13px "
@@ -46,6 +53,8 @@ void chart_end(FILE *f)
     (void)fprintf(f, "</svg>\n");
 }
 
+/* Titles and names may hold anything: markup is written as text, and control characters, which XML
+ * has not, are left out. */
 void chart_text(FILE *f, const char *s)
 {
     for (; *s; s++) {
@@ -69,6 +78,7 @@ void chart_panel(struct chart *c, FILE *f, unsigned index)
     };
 }
 
+/* What is not finite is a gap in a line, and widens nothing. */
 void chart_take_y(struct chart *c, double y)
 {
     if (!isfinite(y))
@@ -77,6 +87,8 @@ void chart_take_y(struct chart *c, double y)
     c->y_max = y > c->y_max ? y : c->y_max;
 }
 
+/* Some room above and below; also where there is one value, or none, since axes divide by the
+ * range. */
 void chart_widen(struct chart *c)
 {
     double room;
@@ -97,6 +109,7 @@ static double x_at(const struct chart *c, double x)
     return LEFT + share * (WIDTH - LEFT - RIGHT);
 }
 
+/* Outside of the panel nothing is drawn: a value beyond the range stands at its edge. */
 static double y_at(const struct chart *c, double y)
 {
     double share = (y - c->y_min) / (c->y_max - c->y_min);
@@ -128,6 +141,7 @@ static void draw_ticks(const struct chart *c, double unit)
 {
     double step;
 
+    /* One at each power of two: those are what such an axis is for. */
     if (c->powers) {
         for (double x = exp2(ceil(log2(c->x_min))); x <= c->x_max * 1.0001; x *= 2)
             draw_tick(c, x, unit);
@@ -199,6 +213,7 @@ void chart_line(const struct chart *c, const char *class, const char *colour)
     (void)fprintf(c->f, " points=\"");
 }
 
+/* `shift` moves a whole line by a few points, so that lines that coincide are both seen. */
 void chart_to(const struct chart *c, double x, double y)
 {
     if (isfinite(y))

@@ -17,6 +17,8 @@ static int make_one(const char *path, uint32_t *made)
     return errno == EEXIST || access(path, F_OK) == 0 ? 0 : -errno;
 }
 
+/* From the top down. How many were made tells files_sync_above how far up the disk has to hear of
+ * it. */
 int files_make_path(const char *path, uint32_t *ret_made)
 {
     char *part = strdup(path);
@@ -25,6 +27,7 @@ int files_make_path(const char *path, uint32_t *ret_made)
 
     if (!part)
         return -ENOMEM;
+    /* From the second character on: the root of an absolute path is there. */
     for (char *p = part; r == 0 && *p && (p = strchr(p + 1, '/'));) {
         *p = '\0';
         r = make_one(part, &made);
@@ -38,6 +41,8 @@ int files_make_path(const char *path, uint32_t *ret_made)
     return r;
 }
 
+/* A folder's name is an entry of the folder above it, which is what has to reach the disk. Best
+ * effort: who relies on a file syncs that itself. */
 void files_sync_above(const char *path, uint32_t n_made)
 {
     char *part = strdup(path), *slash;
@@ -55,6 +60,7 @@ void files_sync_above(const char *path, uint32_t n_made)
     free(part);
 }
 
+/* All of it or an error: a file that is shorter than it says is a damaged one (-EBADMSG). */
 int files_read(int fd, void *to, size_t n, off_t off)
 {
     for (size_t done = 0; done < n;) {

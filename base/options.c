@@ -1,3 +1,8 @@
+/* base/options.c - a table of options, and all that is done by it: values are read and checked,
+ * from files and flags, and help, examples, configurations and manuals are printed. Nothing here
+ * knows what an option means; a struct's field is found by its offset, and written by the table's
+ * kind alone. */
+
 #include "base/options.h"
 
 #include <ctype.h>
@@ -12,6 +17,8 @@
 /* INT64_MAX as a double: no number that is parsed is larger. */
 #define NO_LIMIT 0x1p63
 
+/* A few dozen, looked through at the start of a program: no order and no table of hashes is worth
+ * it. */
 static const struct options_item *find(const struct options *o, const char *name, size_t len)
 {
     for (size_t i = 0; i < o->n_items; i++)
@@ -20,6 +27,8 @@ static const struct options_item *find(const struct options *o, const char *name
     return NULL;
 }
 
+/* As doubles for every kind: limits above 2^53 are powers of two or "none", which they hold
+ * exactly. */
 static bool in_range(const struct options_item *o, double v)
 {
     return v >= o->min && v <= o->max;
@@ -96,6 +105,7 @@ static bool parse_real(const struct options_item *o, const char *s, size_t n, do
     return true;
 }
 
+/* Words in the order of the enum: the place is the value. */
 static bool parse_choice(const char *choices, const char *s, uint32_t *ret)
 {
     size_t len = strlen(s);
@@ -124,6 +134,7 @@ static const char *next_word(const char **s, size_t *ret_len)
     return *ret_len ? word : NULL;
 }
 
+/* Ascending, and each number once. */
 static bool parse_list(const struct options_item *o, const char *s, struct options_list *ret)
 {
     struct options_list list = { 0 };
@@ -143,6 +154,7 @@ static bool parse_list(const struct options_item *o, const char *s, struct optio
     return true;
 }
 
+/* May be empty: then the whole option is as if it were not there. */
 static bool parse_weights(const struct options_item *o, const char *s, struct options_weights *ret)
 {
     struct options_weights w = { 0 };
@@ -178,6 +190,7 @@ static bool set_text(const struct options_item *o, char *field, const char *valu
     return true;
 }
 
+/* The field is written where the value is good, and not touched else: what stood there counts. */
 static bool set_value(const struct options_item *o, void *field, const char *value)
 {
     uint64_t v;
@@ -227,6 +240,7 @@ static void format_size(double v, char *ret, size_t cap)
     (void)snprintf(ret, cap, "%.0f%.*s", v, i >= 0, i >= 0 ? &letters[i] : "");
 }
 
+/* What an error, the example and the manuals say of a value; so they can't differ. */
 static void format_allowed(const struct options_item *o, char *ret, size_t cap)
 {
     /* Sizes of something else say so by their argument: of tokens, say. */
@@ -290,6 +304,7 @@ int options_set(const struct options *o, void *to, const char *name, const char 
                    where, value, allowed);
 }
 
+/* By the same parser as all else. That every default is allowed is up to tests. */
 void options_set_defaults(const struct options *o, void *to)
 {
     for (size_t i = 0; i < o->n_items; i++)
@@ -330,6 +345,7 @@ static char *trim(char *s)
     return s;
 }
 
+/* In place: `line` is the caller's to lose. */
 static int load_line(const struct options *o, void *to, char *line, const char *path,
                      unsigned number, struct why *why)
 {
@@ -357,6 +373,7 @@ int options_load_file(const struct options *o, void *to, const char *path, struc
     if (!f)
         return why_set(why, -errno, "%s %s: %s", o->file_word, path, strerror(errno));
     for (unsigned number = 1; err == 0 && (len = getline(&line, &cap, f)) >= 0; number++) {
+        /* The rest behind it would be lost in silence. */
         if (strlen(line) != (size_t)len)
             err = why_set(why, -EINVAL, "%s:%u: found a zero byte, expected text", path, number);
         else
@@ -369,6 +386,8 @@ int options_load_file(const struct options *o, void *to, const char *path, struc
     return err;
 }
 
+/* The user's own before the machine's. Relative paths in the environment are ignored, as the XDG
+ * specification wants it. */
 void options_find_file(const char *config_home, const char *home, const char *name, char *ret)
 {
     ret[0] = '\0';
@@ -404,6 +423,8 @@ static const struct options_action *find_action(const struct options *o, const c
     return NULL;
 }
 
+/* A yes/no option takes the next word for its value only where that is one: `--pin --store FILE`
+ * are two flags. */
 static int flag_value(const struct options *o, int argc, char *const *argv, int *i,
                       const struct options_item *item, struct flag *f, struct why *why)
 {
@@ -445,6 +466,8 @@ static int flag_parse(const struct options *o, int argc, char *const *argv, int 
     return ret->value ? 0 : flag_value(o, argc, argv, i, item, ret, why);
 }
 
+/* Two passes over the flags: this one finds what has to be known before any option is set, the file
+ * first of all, since flags override it. It also refuses what is no flag, before a file is read. */
 int options_scan_flags(const struct options *o, int argc, char *const *argv, int *ret_action,
                        char *ret_file, struct why *why)
 {
@@ -456,6 +479,7 @@ int options_scan_flags(const struct options *o, int argc, char *const *argv, int
 
         if (err < 0)
             return err;
+        /* The first of several counts. */
         if (f.action && !action)
             action = f.action->action;
         if (strcmp(f.name, "config") != 0)
@@ -470,6 +494,7 @@ int options_scan_flags(const struct options *o, int argc, char *const *argv, int
     return 0;
 }
 
+/* The second pass, behind the file. */
 int options_load_flags(const struct options *o, void *to, int argc, char *const *argv,
                        struct why *why)
 {
@@ -522,6 +547,7 @@ static void print_real(FILE *f, double v)
     (void)fputs(text, f);
 }
 
+/* In a form that options_set reads again. */
 static void print_value(FILE *f, const struct options_item *o, const void *field)
 {
     const struct options_list *list = field;

@@ -1,3 +1,7 @@
+/* base/seat.c - where the owner of the workers sits. Moving is sched_setaffinity of this thread: to
+ * one CPU to go there, and to all of them to be free again. A call is a system call, so each
+ * function first looks at what it did last. */
+
 #include "base/seat.h"
 
 #include "base/clock.h"
@@ -24,6 +28,7 @@ static cpu_set_t *set_of(unsigned long *mask)
     return (cpu_set_t *)(void *)mask;
 }
 
+/* With one CPU there is nowhere to go, and without its own affinity nothing to go back to. */
 void seat_init(struct seat *s, int home, bool pin)
 {
     size_t len = sizeof(s->all);
@@ -34,6 +39,7 @@ void seat_init(struct seat *s, int home, bool pin)
                CPU_COUNT_S(len, set_of(s->all)) > 1;
 }
 
+/* The kernel moves the thread before the call returns. */
 static void stay_on(int cpu)
 {
     unsigned long mask[SEAT_CPUS_MAX / 8 / sizeof(unsigned long)];
@@ -71,6 +77,7 @@ void seat_free(struct seat *s, int beside)
 {
     bool join = may_join(s, beside);
 
+    /* There first, then free: the kernel wakes it where it fell asleep, if that CPU is idle. */
     if (join)
         stay_on(beside);
     if (join || s->at != SEAT_FREE)
@@ -93,6 +100,7 @@ static void go_away(struct seat *s, int from)
     s->at = SEAT_AWAY;
 }
 
+/* A message from elsewhere ends a burst, a pause does so when the next message comes. */
 void seat_met(struct seat *s, bool shared)
 {
     uint64_t now;
@@ -113,6 +121,7 @@ bool seat_leaves(const struct seat *s)
     return s->together >= TOGETHER_MAX && clock_ns() >= s->moved_ns + AWAY_NS;
 }
 
+/* A new burst has to come before it goes once more, and AWAY_NS to pass. */
 void seat_leave(struct seat *s)
 {
     int cpu = sched_getcpu();

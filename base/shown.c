@@ -1,3 +1,7 @@
+/* base/shown.c - what others wrote, for a terminal or a log. Whatever is no character, or could
+ * move a cursor, change colours or turn the order of a line around, becomes U+FFFD, one for each
+ * run that utf8_check calls bad. */
+
 #include "base/shown.h"
 
 #include "base/utf8.h"
@@ -9,6 +13,9 @@
 static const char replacement[] = "\xef\xbf\xbd";
 #define REPLACEMENT_LEN (sizeof(replacement) - 1)
 
+/* C0 and C1 controls pass nowhere but for a text's line ends and tabs. In a line also those of
+ * Unicode do not, which end it (2028, 2029) or turn its direction (202a to 202e, 2066 to 2069): the
+ * rest of a log's line is ours. */
 static bool may_pass(enum shown_kind kind, uint32_t c)
 {
     if (c < 0x20)
@@ -35,6 +42,7 @@ size_t shown_put(enum shown_kind kind, const char *text, size_t len, char *ret, 
         bool pass = look(kind, p + at, len - at, &from);
         size_t out = pass ? from : REPLACEMENT_LEN;
 
+        /* Whole characters alone: cut in the middle the last one would be no UTF-8. */
         if (out > cap - n)
             break;
         memcpy(ret + n, pass ? text + at : replacement, out);
@@ -48,6 +56,7 @@ void shown_write(FILE *out, enum shown_kind kind, const char *text, size_t len)
     const uint8_t *p = (const uint8_t *)text;
     size_t at = 0, from = 0, n;
 
+    /* What may pass is written in runs. */
     for (; at < len; at += n) {
         if (look(kind, p + at, len - at, &n))
             continue;

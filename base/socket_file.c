@@ -1,3 +1,6 @@
+/* base/socket_file.c - see socket_file.h. A file of a dead server refuses connections and is
+ * replaced; one that anybody answers at is left alone. */
+
 #include "base/socket_file.h"
 
 #include <errno.h>
@@ -14,6 +17,7 @@ static int open_socket(int type, struct why *why)
     return fd < 0 ? why_set(why, -errno, "socket: %s", strerror(errno)) : fd;
 }
 
+/* Its length was checked by whoever reads options; a file in the abstract namespace it can't be. */
 static struct sockaddr_un address(const char *path)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -58,6 +62,7 @@ int socket_file_clear(const char *path, int type, const char *option, pid_t *ret
     int r;
 
     *ret_pid = 0;
+    /* A symbolic link is no socket: what it points to is somebody's. */
     if (lstat(path, &st) < 0)
         return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", path, strerror(errno));
     if (!S_ISSOCK(st.st_mode))
@@ -66,6 +71,8 @@ int socket_file_clear(const char *path, int type, const char *option, pid_t *ret
                        "--%s",
                        path, option);
     r = try_connect(path, type, ret_pid, why);
+    /* Another server that starts just now may have removed it, too; bind tells which of the two has
+     * the place. */
     if (r == 0 && unlink(path) < 0 && errno != ENOENT)
         r = why_set(why, -errno, "%s: %s", path, strerror(errno));
     return r;

@@ -19,6 +19,7 @@ void std_open(void)
     }
 }
 
+/* What std_open has put there can't be read, and so tells of itself. */
 bool std_in_is_readable(void)
 {
     int flags = fcntl(STDIN_FILENO, F_GETFL);
@@ -31,6 +32,7 @@ static int find_error(void)
 {
     struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
 
+    /* Nothing is written, but a descriptor that takes nothing says so. */
     if (write(STDOUT_FILENO, "", 0) < 0)
         return -errno;
     return poll(&p, 1, 0) == 1 && (p.revents & POLLERR) ? -EPIPE : -EIO;

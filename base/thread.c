@@ -2,6 +2,7 @@
 
 #define STACK_BYTES (1u << 20)
 
+/* Of this thread: in a container or under taskset there are fewer than the machine has. */
 uint32_t thread_cpus(cpu_set_t *mask, size_t len)
 {
     CPU_ZERO_S(len, mask);

@@ -1,3 +1,6 @@
+/* base/utf8.c - table 3-7 of the Unicode standard, by hand: no overlong forms, no surrogates,
+ * nothing past U+10FFFF. */
+
 #include "base/utf8.h"
 
 #include <string.h>
@@ -30,6 +33,8 @@ static size_t lead_len(uint8_t lead, uint8_t *ret_lo, uint8_t *ret_hi)
     return 4;
 }
 
+/* What is bad has the length of the longest beginning that was good, so that a replacement for each
+ * stands where other programs put theirs. */
 enum utf8_state utf8_check(const uint8_t *p, size_t n, size_t *ret_len)
 {
     uint8_t lo, hi;
@@ -96,6 +101,7 @@ size_t utf8_put(uint32_t c, uint8_t *ret)
     return 4;
 }
 
+/* Of a character that utf8_check has found whole. */
 uint32_t utf8_get(const uint8_t *p, size_t len)
 {
     static const uint8_t lead_mask[5] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };

@@ -1,3 +1,5 @@
+/* base/why.c - the first sentence stands: who fails knows more of why than who called it. */
+
 #include "base/why.h"
 
 #include "base/shown.h"
@@ -17,6 +19,7 @@ int why_set(struct why *why, int err, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    /* It may quote a file or an option, and goes to terminals and logs. */
     n = shown_put(SHOWN_LINE, text, strlen(text), why->text, sizeof(why->text) - 1);
     why->text[n] = '\0';
     return err;

@@ -1,3 +1,6 @@
+/* dbus/conf.c - the options of gist-dbus, by base/options. No file is looked for: what it does
+ * hardly needs one. */
+
 #include "dbus/conf.h"
 
 #include <string.h>

@@ -43,6 +43,8 @@ static int printed(void)
     return r == 0 ? EXIT_SUCCESS : complain(EXIT_FAILURE, "cannot write the output", r);
 }
 
+/* As libsystemd would find it: an address, or the socket that a session's systemd makes. A service
+ * of the system has neither. */
 static bool has_user_bus(void)
 {
     const char *address = getenv("DBUS_SESSION_BUS_ADDRESS"), *run = getenv("XDG_RUNTIME_DIR");
@@ -73,6 +75,8 @@ static int on_time(sd_event_source *source, uint64_t us, void *arg)
     return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
+/* Signals are blocked before they are events: sd-event takes them from there, and without a handler
+ * of ours ends its loop. So does a bus that is gone. */
 static int watch(struct program *p)
 {
     sigset_t set;
@@ -108,6 +112,7 @@ static int serve(const struct conf *conf)
     r = watch(&p);
     if (r >= 0)
         r = manager_open(&p.manager);
+    /* Somebody else's name, or our own from another connection. */
     if (r == -EEXIST || r == -EALREADY) {
         r = complain(EXIT_TAKEN, "another program serves " MANAGER_NAME " on this bus", 0);
     } else if (r < 0) {
@@ -117,6 +122,7 @@ static int serve(const struct conf *conf)
         r = sd_event_loop(p.event);
         r = r < 0 ? complain(EXIT_FAILURE, "waiting", r) : r;
     }
+    /* Of what was only half made, too: all of these take NULL. */
     sd_event_source_unref(p.timer);
     sd_bus_flush_close_unref(p.manager.bus);
     sd_event_unref(p.event);

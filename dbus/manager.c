@@ -1,3 +1,6 @@
+/* dbus/manager.c - the interface of dbus/manager.h: properties are read from the last look, methods
+ * look anew, and a timer's look tells by signals what has changed since the last signal. */
+
 #include "dbus/manager.h"
 
 #include <errno.h>
@@ -12,7 +15,9 @@
 
 /* --- whether a look would start it ------------------------------------------------------------ */
 
-/* What systemd says of a unit; false: there is none, or no systemd on this bus. */
+/* What systemd says of a unit; false: there is none, or no systemd on this bus. Blocks for a second
+ * at most. Not started by asking: on a bus without systemd the name is to stay unknown. What `said`
+ * holds is read before it is freed. */
 static bool is_active(struct manager *m, const char *path)
 {
     sd_bus_message *ask = NULL, *said = NULL;
@@ -46,6 +51,7 @@ static void look(struct manager *m)
 
 /* --- properties ------------------------------------------------------------------------------- */
 
+/* `at` is the field that the table names by its offset. */
 static int get_state(sd_bus *bus, const char *path, const char *interface, const char *property,
                      sd_bus_message *reply, void *at, sd_bus_error *error)
 {
@@ -97,6 +103,7 @@ static int add_clients(sd_bus_message *reply, const struct view *v, bool all, ui
     for (uint32_t i = 0; r >= 0 && v->conn && i < st->n_clients; i++) {
         const struct gist_stats_client *c = &st->clients[i];
 
+        /* Ourselves we are no user of the model. */
         if ((all || c->uid == uid) && c->pid != (uint32_t)getpid())
             r = sd_bus_message_append(reply, "(tuusut)", c->id, c->pid, c->uid, c->name,
                                       c->sessions, (uint64_t)c->pages * st->page_bytes);
@@ -119,6 +126,7 @@ static int add_sessions(sd_bus_message *reply, const struct view *v, bool all, u
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+/* Whose it is first: nothing is looked at for who can't be told. */
 static int list(sd_bus_message *ask, struct manager *m,
                 int (*add)(sd_bus_message *, const struct view *, bool, uint32_t))
 {
@@ -151,6 +159,8 @@ static int list_sessions(sd_bus_message *ask, void *arg, sd_bus_error *error)
     return list(ask, arg, add_sessions);
 }
 
+/* A session of another user's is answered as one that is not there: that it exists is not for
+ * everybody. */
 static int cancel(sd_bus_message *ask, void *arg, sd_bus_error *error)
 {
     struct manager *m = arg;
@@ -206,7 +216,8 @@ static const sd_bus_vtable vtable[] = {
 
 /* --- what has changed ------------------------------------------------------------------------- */
 
-/* Properties of which a signal is to tell, the last one NULL. */
+/* Properties of which a signal is to tell, the last one NULL. One place each, and one more for the
+ * NULL: a table has more entries than properties. */
 struct changes {
     char *names[sizeof(vtable) / sizeof(vtable[0])];
     size_t n;
@@ -241,11 +252,14 @@ void manager_look(struct manager *m)
     NOTE("Waiting", waiting);
     if (c.n > 0)
         (void)sd_bus_emit_properties_changed_strv(m->bus, MANAGER_PATH, MANAGER_NAME, c.names);
+    /* Signals go to everybody on the bus, so this one says that, and not what: who may know asks.
+     */
     if (now->who != was->who)
         (void)sd_bus_emit_signal(m->bus, MANAGER_PATH, MANAGER_NAME, "SessionsChanged", NULL);
     m->said = m->view;
 }
 
+/* The object before the name: who waits for the name finds it whole. */
 int manager_open(struct manager *m)
 {
     int r;

@@ -1,3 +1,6 @@
+/* dbus/view.c - a client that asks for numbers and nothing else. A look that fails ends the
+ * connection, and the next one begins with another. */
+
 #include "dbus/view.h"
 
 #include <errno.h>
@@ -17,6 +20,7 @@ const char *view_state_name(enum view_state s)
     return names[s];
 }
 
+/* Pointers of v->stats lead into the connection's memory: with it they go. */
 static void forget(struct view *v, enum view_state state)
 {
     const struct view none = { .socket = v->socket, .conn = v->conn, .state = state };
@@ -98,6 +102,7 @@ static void keep(struct view *v)
 
 void view_look(struct view *v, bool knock)
 {
+    /* connect_to has said what is the matter; without it gistd counts as stopped. */
     if (!v->conn && !(knock && connect_to(v))) {
         if (!knock)
             forget(v, VIEW_STOPPED);
