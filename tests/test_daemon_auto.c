@@ -37,14 +37,19 @@ static void fill(unsigned seed)
         ids[i] = BYTE_0 + 32 + (uint32_t)rand_r(&seed) % 90;
 }
 
-static gist_session *open_with(gist_conn *c, unsigned flags, const struct gist_memory *memory)
+static gist_session *open_by(gist_conn *c, const struct gist_policy *p)
 {
-    struct gist_policy p = { .size = sizeof(p), .flags = flags, .memory = memory };
     gist_session *s;
 
-    if (gist_open(c, &p, &s) < 0)
+    if (gist_open(c, p, &s) < 0)
         fail_msg("%s", gist_error(c));
     return s;
+}
+
+static gist_session *open_with(gist_conn *c, unsigned flags, const struct gist_memory *memory)
+{
+    return open_by(c, &(struct gist_policy){
+                          .size = sizeof(struct gist_policy), .flags = flags, .memory = memory });
 }
 
 static void read_all(gist_conn *c, gist_session *s, uint32_t n, struct gist_usage *ret)
@@ -237,6 +242,14 @@ static uint32_t page_bytes(void)
     return n;
 }
 
+/* For which no idle interactive session of its user gives way. */
+static gist_session *open_background(gist_conn *c, unsigned flags)
+{
+    return open_by(c, &(struct gist_policy){ .size = sizeof(struct gist_policy),
+                                             .priority = GIST_BACKGROUND,
+                                             .flags = flags });
+}
+
 /* Other sessions have most of the pages, or this client may have no more. */
 static void with_few_pages(void **state)
 {
@@ -255,17 +268,17 @@ static void with_few_pages(void **state)
     c = daemon_fixture_connect(&d);
     other = open_with(c, 0, NULL);
     read_all(c, other, held, &u);
-    s = open_with(c, 0, NULL);
+    s = open_background(c, 0);
     assert_int_equal(gist_append_tokens(s, ids + 7, 700, &u), -EDQUOT);
     gist_close(s);
 
-    s = open_with(c, GIST_AUTO, NULL);
+    s = open_background(c, GIST_AUTO);
     assert_int_equal(gist_append_tokens(s, ids + 7, 700, &u), 0);
     assert_true(u.gist_tokens > 0 && u.raw_tokens + u.gists < 40 * PAGE);
     answer(s, &a);
     gist_close(s);
     /* One that is there already, too: what it held is compressed when more comes. */
-    s = open_with(c, GIST_AUTO, NULL);
+    s = open_background(c, GIST_AUTO);
     assert_int_equal(gist_append_tokens(s, ids + 7, 200, &u), 0);
     assert_int_equal(u.gist_tokens, 0);
     assert_int_equal(gist_append_tokens(s, ids + 207, 700, &u), 0);
