@@ -1,3 +1,6 @@
+/* train/data/corpus.c - a corpus file that is mapped, looked at once as a whole, and drawn from.
+ * After that nothing in it is doubted: reading and sampling have no errors.
+ */
 #include "base/draw.h"
 #include "train/data/corpus_file.h"
 
@@ -15,6 +18,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+/* Documents, names and ids are the mapping's; sources and `below` are made of them. */
 struct corpus {
     void *map;
     size_t map_len;
@@ -30,6 +34,7 @@ struct corpus {
 
 /* --- the tokenizer's digest ------------------------------------------------------------------- */
 
+/* With its length before it: "ab", "c" is not "a", "bc". */
 static void hash_str(XXH3_state_t *h, struct gguf_str s)
 {
     uint64_t len = s.len;
@@ -51,6 +56,8 @@ static int hash_strings(XXH3_state_t *h, const struct gguf *g, const char *key, 
     return 0;
 }
 
+/* Of what ids mean, and of nothing else: models of one tokenizer share a corpus. A key that is
+ * missing counts as an empty one. */
 int corpus_digest(const struct gguf *g, char ret[CORPUS_DIGEST_LEN], struct why *why)
 {
     static const char *const strings[] = { "tokenizer.ggml.model", "tokenizer.ggml.pre" };
@@ -86,6 +93,8 @@ int corpus_digest(const struct gguf *g, char ret[CORPUS_DIGEST_LEN], struct why 
 static int check_header(const struct corpus_file_header *h, const char *path, uint64_t file_len,
                         const char *digest, struct why *why)
 {
+    /* In the order that says most: what it is, whose version, whether the header is whole, the
+     * file, the model's. */
     if (memcmp(h->magic, CORPUS_FILE_MAGIC, sizeof(h->magic)) != 0)
         return why_set(why, -EINVAL, "%s: found no corpus file; gist-train corpus makes one", path);
     if (h->version != CORPUS_FILE_VERSION)
@@ -132,6 +141,7 @@ static int check_counts(const struct corpus_file_header *h, const char *path, st
     return 0;
 }
 
+/* Offsets are multiples of 8, as the layout has them, so casts are aligned. */
 static void set_parts(struct corpus *c)
 {
     const char *base = c->map;
@@ -157,6 +167,7 @@ static bool loss_at(const struct corpus *c, uint64_t i)
     return c->mask[i / 64] >> i % 64 & 1;
 }
 
+/* A word at a time in between: a corpus has hundreds of millions of tokens. */
 static uint64_t count_loss(const struct corpus *c, uint64_t first, uint64_t n)
 {
     uint64_t sum = 0;
@@ -178,6 +189,7 @@ static int check_documents(const struct corpus *c, const char *path, struct why 
     for (uint64_t i = 0; i < h->n_documents; i++) {
         const struct corpus_file_document *d = &c->documents[i];
 
+        /* Documents follow each other without holes. */
         if (d->first != next || d->n_tokens == 0 || d->n_tokens > h->n_tokens - next ||
             d->source >= h->n_sources || !isfinite(d->weight) || d->weight < 0 ||
             d->n_loss != count_loss(c, d->first, d->n_tokens))
@@ -190,6 +202,7 @@ static int check_documents(const struct corpus *c, const char *path, struct why 
     if (next != h->n_tokens)
         return why_set(why, -EINVAL, "%s: found documents of %llu tokens, expected %llu", path,
                        (unsigned long long)next, (unsigned long long)h->n_tokens);
+    /* An id beyond the vocabulary would be a row behind the embeddings. */
     for (uint64_t i = 0; i < h->n_tokens; i++)
         if (id_at(c, i) >= h->n_vocab)
             return why_set(why, -EINVAL, "%s: token %llu is %u, expected below %u", path,
@@ -197,7 +210,8 @@ static int check_documents(const struct corpus *c, const char *path, struct why 
     return 0;
 }
 
-/* Fills `below`; false: no document can be drawn. */
+/* Fills `below`; false: no document can be drawn. A document is drawn as often as its tokens, its
+ * own weight and its source's say. */
 static bool add_up(struct corpus *c)
 {
     double sum = 0;
@@ -221,6 +235,7 @@ static int set_sources(struct corpus *c, const char *path, struct why *why)
         return why_set(why, -ENOMEM, "%s: no memory for %llu documents", path,
                        (unsigned long long)h->n_documents);
     for (uint32_t i = 0; i < h->n_sources; i++) {
+        /* The last byte is its end. */
         if (!c->names[i].name[0] || c->names[i].name[CORPUS_SOURCE_MAX])
             return why_set(why, -EINVAL, "%s: the name of source %u is damaged", path, i);
         c->sources[i] = (struct corpus_source){ .name = c->names[i].name, .weight = 1 };
@@ -285,10 +300,12 @@ int corpus_open(const char *path, const char *digest, struct corpus **ret, struc
     r = map_file(c, path, why);
     if (r < 0)
         goto fail;
+    /* A copy: what was checked is what is used, whoever writes to the file. */
     memcpy(&c->head, c->map, sizeof(c->head));
     r = check_header(&c->head, path, c->map_len, digest, why);
     if (r == 0)
         r = check_payload(c, path, why);
+    /* Behind the checksum: counts of a damaged file are worth no sentence of their own. */
     if (r == 0)
         r = check_counts(&c->head, path, why);
     if (r < 0)
@@ -381,6 +398,7 @@ int corpus_weigh(struct corpus *c, const char *source, double weight, struct why
     if (!isfinite(weight) || weight < 0)
         return why_set(why, -EINVAL, "source %s: found the weight %g, allowed: 0 or more", source,
                        weight);
+    /* Back to it where nothing could be drawn any more: the caller may go on. */
     before = s->weight;
     s->weight = weight;
     if (add_up(c))
@@ -393,11 +411,13 @@ int corpus_weigh(struct corpus *c, const char *source, double weight, struct why
 
 /* --- sampling --------------------------------------------------------------------------------- */
 
+/* The upper half of a product: no division, and a bias of n / 2^64. */
 static uint64_t draw_below(uint64_t *state, uint64_t n)
 {
     return (uint64_t)((unsigned __int128)draw_next(state) * n >> 64);
 }
 
+/* 53 random bits are a double in [0, 1). */
 static uint64_t draw_document(const struct corpus *c, uint64_t *state)
 {
     uint64_t lo = 0, hi = c->head.n_documents - 1;
@@ -423,6 +443,8 @@ static bool is_plain(const struct corpus_file_document *d)
 static bool fits(const struct corpus *c, const struct corpus_file_document *d, uint32_t room,
                  bool whole)
 {
+    /* Text may begin anywhere; a conversation must be whole, or begin a sequence and carry loss
+     * before its cut. */
     if (is_plain(d) || d->n_tokens <= room)
         return true;
     return whole && count_loss(c, d->first, room) > 0;
@@ -433,6 +455,7 @@ static const struct corpus_file_document *draw_fitting(const struct corpus *c, u
 {
     const struct corpus_file_document *d = NULL;
 
+    /* Where nothing fits the last one drawn is taken all the same, and cut. */
     for (unsigned i = 0; i < CORPUS_DRAWS; i++) {
         d = &c->documents[draw_document(c, state)];
         if (fits(c, d, room, whole))
@@ -444,6 +467,8 @@ static const struct corpus_file_document *draw_fitting(const struct corpus *c, u
 void corpus_sample(const struct corpus *c, uint64_t seed, uint64_t index, uint32_t n_tokens,
                    uint32_t *ret_ids, uint8_t *ret_loss)
 {
+    /* Of both numbers: sequences of neighbouring numbers, and of neighbouring seeds, have nothing
+     * in common. */
     uint64_t state = draw_mix(seed + DRAW_GAMMA) ^ draw_mix(~index);
     uint32_t at = 0, start;
 
@@ -458,6 +483,7 @@ void corpus_sample(const struct corpus *c, uint64_t seed, uint64_t index, uint32
         uint64_t from = d->first;
 
         if (d->n_tokens > room) {
+            /* Any stretch of it, each as likely. */
             if (is_plain(d))
                 from += draw_below(&state, d->n_tokens - room + 1);
             copy(c, from, room, ret_ids + at, ret_loss + at);
@@ -467,6 +493,7 @@ void corpus_sample(const struct corpus *c, uint64_t seed, uint64_t index, uint32
         at += (uint32_t)d->n_tokens;
         if (at < n_tokens) {
             ret_ids[at] = c->head.eos;
+            /* The end is part of what is learnt where the text before it is. */
             ret_loss[at] = ret_loss[at - 1];
             at++;
         }

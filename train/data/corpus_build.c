@@ -1,3 +1,6 @@
+/* train/data/corpus_build.c - inputs, one after the other, to a corpus file: documents are read,
+ * encoded and written one at a time, so memory is that of the longest.
+ */
 #include "train/data/corpus_build.h"
 
 #include "engine/file/gguf.h"
@@ -21,6 +24,7 @@ struct building {
     uint32_t source; /* of the input at hand */
 };
 
+/* Without a token it is none, and no error: empty files are in many folders. */
 static int add_document(struct building *g, const char *path, const struct corpus_ids *d)
 {
     const struct corpus_build *b = g->b;
@@ -36,6 +40,7 @@ static int add_document(struct building *g, const char *path, const struct corpu
     g->done.n_tokens += d->n;
     for (size_t i = 0; i < d->n; i++)
         g->done.n_loss += d->loss[i];
+    /* After each: it is also how a build is stopped. */
     if (b->progress && b->progress(b->arg, path, g->done.n_documents, g->done.n_tokens))
         return why_set(g->why, -ECANCELED, "%s: stopped", b->out);
     return 0;
@@ -65,6 +70,8 @@ static int add_jsonl(struct building *g, const char *path)
 
     if (!f)
         return fail_io(g, path, errno);
+    /* where: said only when something is wrong, but made for each line, since the encoder below
+     * says it. */
     while (r == 0 && (len = getline(&line, &cap, f)) >= 0) {
         struct corpus_ids d;
 
@@ -91,7 +98,8 @@ static int add_jsonl(struct building *g, const char *path)
     return r;
 }
 
-/* The whole file. It may be cut or grow while it is read: what is there is taken. */
+/* The whole file. It may be cut or grow while it is read: what is there is taken. *ret is the
+ * caller's, also behind an error. */
 static int read_whole(struct building *g, const char *path, char **ret, size_t *ret_len)
 {
     FILE *f = fopen(path, "re");
@@ -137,6 +145,7 @@ static int add_file(struct building *g, const char *path)
 
 /* --- inputs ----------------------------------------------------------------------------------- */
 
+/* So that a folder gives the same corpus on every machine. */
 static int by_name(const FTSENT **a, const FTSENT **b)
 {
     return strcmp((*a)->fts_name, (*b)->fts_name);
@@ -157,11 +166,13 @@ static int add_tree(struct building *g, char *path)
     while (r == 0 && (e = fts_read(walk))) {
         if (e->fts_level > 0 && e->fts_name[0] == '.')
             (void)fts_set(walk, e, FTS_SKIP);
+        /* Links, sockets and the like are left out. */
         else if (e->fts_info == FTS_F)
             r = add_file(g, e->fts_path);
         else if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS)
             r = fail_io(g, e->fts_path, e->fts_errno);
     }
+    /* fts_read returns NULL at the end and for an error. */
     if (r == 0 && errno)
         r = fail_io(g, path, errno);
     (void)fts_close(walk);
@@ -171,10 +182,12 @@ static int add_tree(struct building *g, char *path)
 /* "NAME=PATH", or "PATH", whose last part gives the name. free() both. */
 static int split_input(const char *input, char **ret_name, char **ret_path)
 {
+    /* A = behind a slash is part of a path. */
     size_t len = strcspn(input, "=/");
     const char *path = input[len] == '=' ? input + len + 1 : input, *name = input;
 
     if (path == input) {
+        /* A folder's name with a slash behind it. */
         for (len = strlen(path); len > 1 && path[len - 1] == '/'; len--)
             ;
         for (const char *p = path; p < path + len - 1; p++)
@@ -201,6 +214,7 @@ static int add_input(struct building *g, const char *input)
         r = corpus_writer_source(g->writer, name, &g->source, g->why);
     if (r == 0)
         r = add_tree(g, path);
+    /* Most often a path that is not meant: better said now than found in a run. */
     if (r == 0 && g->done.n_tokens == before)
         r = why_set(g->why, -EINVAL, "%s: found no text in it", path);
     free(name);
@@ -230,6 +244,7 @@ static int open_model(struct building *g, struct corpus_file_header *head)
         r = corpus_digest(file, digest, g->why);
     if (r == 0)
         r = corpus_text_open(file, &g->text, g->why);
+    /* The encoder has what it needs of it. */
     gguf_close(file);
     if (r < 0)
         return r;
@@ -256,6 +271,7 @@ int corpus_build(const struct corpus_build *b, struct corpus_built *ret, struct 
         g.done.bytes_lost = corpus_text_lost(g.text);
         *ret = g.done;
     }
+    /* After a commit it only frees; else the file that was begun goes. */
     corpus_writer_close(g.writer);
     corpus_text_close(g.text);
     return r;

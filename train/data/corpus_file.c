@@ -1,3 +1,7 @@
+/* train/data/corpus_file.c - writes a corpus file as documents come: ids at once, all that is small
+ * at the end, the header last and in front. Until its name is given a file that was interrupted is
+ * nobody's.
+ */
 #include "train/data/corpus_file.h"
 
 #include <assert.h>
@@ -9,6 +13,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+/* In 64 bits: limits of the counts (2^40 tokens) keep it from running over. */
 void corpus_file_layout(const struct corpus_file_header *h, struct corpus_file_layout *ret)
 {
     uint64_t end;
@@ -65,6 +70,7 @@ static int grow(void *array, size_t *cap, size_t need, size_t size)
     return 0;
 }
 
+/* The sum is of all behind the header, in the order of the file. */
 static int put(struct corpus_writer *w, const void *bytes, size_t len, struct why *why)
 {
     (void)XXH3_64bits_update(w->hash, bytes, len);
@@ -119,6 +125,7 @@ void corpus_writer_close(struct corpus_writer *w)
     free(w);
 }
 
+/* A name that is there has its number. */
 int corpus_writer_source(struct corpus_writer *w, const char *name, uint32_t *ret, struct why *why)
 {
     struct corpus_file_source *s;
@@ -146,6 +153,7 @@ int corpus_writer_source(struct corpus_writer *w, const char *name, uint32_t *re
     return 0;
 }
 
+/* In half the bytes where ids have 16 bits. */
 static int put_ids(struct corpus_writer *w, const uint32_t *ids, size_t n, struct why *why)
 {
     uint16_t narrow[4096];
@@ -174,6 +182,8 @@ int corpus_writer_document(struct corpus_writer *w, const uint32_t *ids, const u
     assert(n > 0 && source < h->n_sources);
     if (n > CORPUS_FILE_TOKENS - h->n_tokens || h->n_documents == CORPUS_FILE_DOCUMENTS)
         return why_set(why, -EFBIG, "%s: more than 2^40 tokens or 2^32 documents", w->path);
+    /* Before anything is counted: a failed document leaves the writer as it was, but for ids in the
+     * file, which is given up then. */
     if (grow(&w->mask, &w->mask_cap, (h->n_tokens + n + 63) / 64, sizeof(*w->mask)) < 0 ||
         grow(&w->documents, &w->documents_cap, h->n_documents + 1, sizeof(*d)) < 0)
         return fail_memory(w, why);
@@ -183,6 +193,7 @@ int corpus_writer_document(struct corpus_writer *w, const uint32_t *ids, const u
         uint64_t at = h->n_tokens + i;
 
         assert(ids[i] < h->n_vocab && loss[i] <= 1);
+        /* New words are zero (grow). */
         w->mask[at / 64] |= (uint64_t)loss[i] << at % 64;
         d->n_loss += loss[i];
     }
@@ -199,6 +210,7 @@ static int put_rest(struct corpus_writer *w, struct why *why)
     int r;
 
     corpus_file_layout(h, &at);
+    /* Up to the next multiple of 8. */
     r = put(w, zeros, at.mask_off - sizeof(*h) - h->n_tokens * at.id_len, why);
     if (r == 0)
         r = put(w, w->mask, at.documents_off - at.mask_off, why);
@@ -213,6 +225,7 @@ static int put_rest(struct corpus_writer *w, struct why *why)
     h->header_len = sizeof(*h);
     h->file_len = at.file_len;
     h->payload_hash = XXH3_64bits_digest(w->hash);
+    /* Last of the header's fields, and of all before it. */
     h->header_hash = XXH3_64bits(h, offsetof(struct corpus_file_header, header_hash));
     if (fseek(w->file, 0, SEEK_SET) < 0 || fwrite(h, sizeof(*h), 1, w->file) != 1)
         return fail_io(w, why);
@@ -241,6 +254,7 @@ int corpus_writer_commit(struct corpus_writer *w, struct why *why)
         return r;
     if (fflush(w->file) != 0 || fsync(fileno(w->file)) < 0 || rename(w->part, w->path) < 0)
         return fail_io(w, why);
+    /* From here on close has nothing to take away: the file has its name. */
     r = fclose(w->file) != 0 ? -errno : sync_folder(w->path);
     w->file = NULL;
     return r < 0 ? why_set(why, r, "%s: %s", w->path, strerror(-r)) : 0;

@@ -1,3 +1,7 @@
+/* train/data/corpus_text.c - text to ids. A conversation is one text between its special tokens:
+ * pieces are put together before they are encoded, since two texts side by side can have other
+ * tokens than one.
+ */
 #include "train/data/corpus_text.h"
 
 #include "base/utf8.h"
@@ -13,6 +17,7 @@
 
 #define DEPTH_MAX 32 /* of a JSON line */
 
+/* ids and loss are of the document at hand, and stay until the next one. */
 struct corpus_text {
     struct vocab *vocab;
     struct vocab_encoder *encoder;
@@ -30,6 +35,8 @@ struct corpus_text {
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* eos: what ends a document in training of base models; an instruct model's eos ends an answer, and
+ * is taken when there is no other. */
 static int find_marks(struct corpus_text *t, const struct gguf *g, struct why *why)
 {
     static const char *const ends[] = { "<|endoftext|>", "<|end_of_text|>" };
@@ -55,6 +62,7 @@ int corpus_text_open(const struct gguf *g, struct corpus_text **ret, struct why 
         return why_set(why, r, "%s: no memory", gguf_label(g));
     t->json = json_tokener_new_ex(DEPTH_MAX);
     if (t->json) {
+        /* Strict: a line that other parsers would read in another way is refused. */
         json_tokener_set_flags(t->json, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
         r = vocab_open(g, &t->vocab, why);
     }
@@ -106,6 +114,7 @@ size_t corpus_text_lost(const struct corpus_text *t)
 
 /* --- text to ids ------------------------------------------------------------------------------ */
 
+/* ids grows before loss: cap is what both have. */
 static int make_room(struct corpus_text *t, size_t more)
 {
     size_t cap = t->cap ? t->cap : 4096;
@@ -128,6 +137,7 @@ static int make_room(struct corpus_text *t, size_t more)
     return 0;
 }
 
+/* 0 from vocab_encoder_next: there is more. */
 static int encode(struct corpus_text *t, const char *text, size_t len, bool loss)
 {
     size_t n;
@@ -160,6 +170,7 @@ static int add_id(struct corpus_text *t, uint32_t id)
     return 0;
 }
 
+/* Other errors have their sentence already. */
 static int finish(struct corpus_text *t, int r, const char *where, struct corpus_ids *ret,
                   struct why *why)
 {
@@ -173,6 +184,7 @@ static int finish(struct corpus_text *t, int r, const char *where, struct corpus
 int corpus_text_plain(struct corpus_text *t, const char *text, size_t len, const char *where,
                       struct corpus_ids *ret, struct why *why)
 {
+    /* Encoders take any bytes: in a corpus others than UTF-8 are a mistake. */
     size_t good = utf8_span((const uint8_t *)text, len);
 
     if (good < len)
@@ -186,6 +198,7 @@ int corpus_text_plain(struct corpus_text *t, const char *text, size_t len, const
 
 /* --- conversations ---------------------------------------------------------------------------- */
 
+/* A prompt's: no loss. */
 static int flush_plain(struct corpus_text *t)
 {
     int r = encode(t, t->plain, t->plain_len, false);
@@ -194,6 +207,7 @@ static int flush_plain(struct corpus_text *t)
     return r;
 }
 
+/* Called by the template for each piece, in order. */
 static int emit(void *arg, const struct chat_piece *p)
 {
     struct corpus_text *t = arg;
@@ -205,12 +219,14 @@ static int emit(void *arg, const struct chat_piece *p)
         if (r < 0)
             return r;
         id = vocab_find(t->vocab, p->text, p->len);
+        /* The vocabulary lacks a mark of the template. */
         if (id == VOCAB_NONE)
             return -ENOTSUP;
         /* Sampling puts the begin-of-text token before a sequence. */
         return t->n == 0 && id == t->bos ? 0 : add_id(t, id);
     }
     if (t->plain_cap - t->plain_len < p->len) {
+        /* Twice, so that it seldom grows. */
         size_t cap = 2 * (t->plain_len + p->len);
         char *plain = realloc(t->plain, cap);
 
@@ -224,6 +240,7 @@ static int emit(void *arg, const struct chat_piece *p)
     return 0;
 }
 
+/* Messages up to the next answer, and what opens that. */
 static int render(struct corpus_text *t, const struct chat_message *msgs, size_t n, enum chat_at at,
                   bool open_answer)
 {
@@ -252,6 +269,7 @@ static int encode_answer(struct corpus_text *t, const struct chat_message *m)
     return encode(t, text, len, true);
 }
 
+/* Only answers carry loss, and the mark that ends each: render begins with it. */
 static int encode_messages(struct corpus_text *t, const struct chat_message *msgs, size_t n)
 {
     enum chat_at at = CHAT_AT_START;
@@ -272,6 +290,7 @@ static int encode_messages(struct corpus_text *t, const struct chat_message *msg
 
 /* --- lines of JSON ---------------------------------------------------------------------------- */
 
+/* The strings are the object's. */
 static bool get_string(struct json_object *o, const char *key, const char **ret, size_t *ret_len)
 {
     struct json_object *v;
@@ -342,6 +361,7 @@ static int line_segments(struct corpus_text *t, struct json_object *list, const 
     return r;
 }
 
+/* By the first key that it has. */
 static int line_object(struct corpus_text *t, struct json_object *o, const char *where,
                        struct why *why)
 {
@@ -376,12 +396,14 @@ int corpus_text_line(struct corpus_text *t, const char *line, size_t len, const 
     size_t end;
     int r;
 
+    /* json-c counts in int. */
     if (len >= INT_MAX)
         return why_set(why, -EINVAL, "%s: a line of %zu bytes; at most %d are allowed", where, len,
                        INT_MAX - 1);
     json_tokener_reset(t->json);
     o = json_tokener_parse_ex(t->json, line, (int)len);
     error = json_tokener_get_error(t->json);
+    /* One object and nothing behind it. */
     end = json_tokener_get_parse_end(t->json);
     if (error == json_tokener_success && json_object_is_type(o, json_type_object) && end == len)
         r = line_object(t, o, where, why);

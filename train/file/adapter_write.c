@@ -1,3 +1,7 @@
+/* train/file/adapter_write.c - a safetensors file: the header's length, the header, the tensors as
+ * it names them. It is written under another name and takes its own when it is whole, on the disk
+ * and, where the caller can tell, right.
+ */
 #include "train/file/adapter_write.h"
 
 #include "engine/file/quant.h"
@@ -33,6 +37,7 @@ static uint64_t n_values(const struct adapter_write_tensor *t)
 
 /* --- the header ------------------------------------------------------------------------------- */
 
+/* Bytes above 0x7f are UTF-8 already. */
 static void put_string(FILE *f, const char *s)
 {
     fputc('"', f);
@@ -47,6 +52,7 @@ static void put_string(FILE *f, const char *s)
     fputc('"', f);
 }
 
+/* *at: where its bytes begin behind the header; then where they end. */
 static void put_tensor(FILE *f, const struct adapter_write_tensor *t, uint64_t *at)
 {
     uint64_t end = *at + n_values(t) * type_bytes(t->type);
@@ -68,6 +74,7 @@ static char *header(const struct adapter_write *w, size_t *ret_len)
 
     if (!f)
         return NULL;
+    /* Room for the length, which is known at the end. */
     fwrite("\0\0\0\0\0\0\0", 8, 1, f);
     fputs("{\"__metadata__\":{", f);
     for (size_t i = 0; i < w->n_pairs; i++) {
@@ -82,6 +89,7 @@ static char *header(const struct adapter_write *w, size_t *ret_len)
         put_tensor(f, &w->tensors[i], &at);
     }
     fputc('}', f);
+    /* So tensors are aligned to 8 in the file; safetensors allows spaces here. */
     while (ftell(f) % 8)
         fputc(' ', f);
     if (fclose(f) != 0) {
@@ -103,6 +111,7 @@ static int check(const char *path, const struct adapter_write *w, struct why *wh
         if (t->type >= SAFETENSORS_OTHER || t->n_dims > SAFETENSORS_DIMS_MAX)
             return why_set(why, -EINVAL, "%s: tensor %s has a type or shape that is not written",
                            path, t->name);
+        /* Some hundreds: no table is needed. */
         for (size_t j = 0; j < i; j++)
             if (strcmp(t->name, w->tensors[j].name) == 0)
                 return why_set(why, -EINVAL, "%s: tensor %s occurs twice", path, t->name);
@@ -112,6 +121,7 @@ static int check(const char *path, const struct adapter_write *w, struct why *wh
 
 /* --- the tensors ------------------------------------------------------------------------------ */
 
+/* On the heap: half is 128 KB. */
 struct writer {
     const char *path;
     const struct adapter_write *w;
@@ -148,6 +158,7 @@ static int put_values(struct writer *o, enum safetensors_type type, const float 
     return fwrite(out, type_bytes(type), n, o->f) == n ? 0 : fail_io(o);
 }
 
+/* A tensor without values has them fetched, one at a time. */
 static int put_data(struct writer *o, size_t i)
 {
     const struct adapter_write_tensor *t = &o->w->tensors[i];
@@ -200,6 +211,7 @@ static void sync_folder(char *path)
 
 static int give_name(const struct writer *o, char *temp)
 {
+    /* What came to be since check looked stays, too. */
     unsigned flags = o->w->replace ? 0 : RENAME_NOREPLACE;
 
     if (renameat2(AT_FDCWD, temp, AT_FDCWD, o->path, flags) < 0)
@@ -210,6 +222,7 @@ static int give_name(const struct writer *o, char *temp)
 
 static int write_as(struct writer *o, char *temp)
 {
+    /* EXCL: nobody's file is written over, not even a link's. */
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666), r;
 
     if (fd < 0)
@@ -222,6 +235,7 @@ static int write_as(struct writer *o, char *temp)
         r = put_all(o);
         if (fclose(o->f) != 0 && r == 0)
             r = fail_io(o);
+        /* While it still has the other name: a file that does not load replaces none that does. */
         if (r == 0 && o->w->check)
             r = o->w->check(o->w->arg, temp, o->why);
         if (r == 0)

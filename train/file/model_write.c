@@ -1,3 +1,6 @@
+/* train/file/model_write.c - the file that a model came from, with the values that were trained in
+ * the place of its own: metadata and the order of tensors stay, types and offsets are made anew.
+ */
 #include "train/file/model_write.h"
 
 #include "base/digest.h"
@@ -39,7 +42,7 @@ struct writer {
 
 /* --- what there is ---------------------------------------------------------------------------- */
 
-/* The host's values. */
+/* The host's values. on is where it is computed, which names the parameter. */
 static const float *host(const struct base *b, const float *on)
 {
     return on ? optim_host(b->params, on) : NULL;
@@ -60,6 +63,7 @@ static const float *find_in_layer(const struct base *b, const struct base_layer 
     for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++) {
         enum base_matrix w = base_part(b, p, &row);
 
+        /* Llama's files have rows of q and k in another order than the engine. */
         *ret_head_dim = p == ADAPTER_Q || p == ADAPTER_K ? permuted : 0;
         if (strcmp(name, matrices[p]) == 0)
             return host(b, l->p[w]) + (size_t)row * base_n_in(b, w);
@@ -85,6 +89,7 @@ static const float *find(const struct base *b, struct gguf_str name, uint32_t *r
         return host(b, b->p_output);
     if (strcmp(text, "output_norm.weight") == 0)
         return host(b, b->output_norm);
+    /* 64: GGUF_NAME_MAX, for which rest has room. */
     if (sscanf(text, "blk.%u.%64s", &layer, rest) == 2 && layer < b->m->n_layer)
         return find_in_layer(b, &b->layers[layer], rest, ret_head_dim);
     return NULL;
@@ -107,7 +112,9 @@ static int plan(struct writer *w)
 
         t->from = gguf_tensor(w->g, i);
         t->p = find(w->b, t->from->name, &t->head_dim);
+        /* Vectors stay f32, as all files have them. */
         t->type = t->from->dims[1] > 1 ? QUANT_F16 : QUANT_F32;
+        /* Values that are not trained keep their bytes, whatever type they are. */
         t->len = t->p ? quant_row_bytes(t->type, n_values(t->from)) : t->from->len;
     }
     return 0;
@@ -122,6 +129,7 @@ static int fail_io(const struct writer *w)
     return why_set(w->why, r, "%s: %s", w->path, strerror(-r));
 }
 
+/* pos counts from the file's start, also where nothing could be written. */
 static void put(struct writer *w, const void *p, size_t n)
 {
     (void)fwrite(p, 1, n, w->f); /* an error stays with the stream */
@@ -141,6 +149,7 @@ static int put_metadata(struct writer *w)
     static const char key[] = "\x11\0\0\0\0\0\0\0general.file_type"; /* its length before it */
     size_t header_len;
     const uint8_t *header = gguf_header(w->g, &header_len);
+    /* The first record begins with the length of its name, eight bytes before it. */
     size_t len = (size_t)((const uint8_t *)gguf_tensor(w->g, 0)->name.s - header) - 8;
     uint8_t *copy = malloc(len), *at;
     uint32_t kind, type = ALL_F32, known;
@@ -151,6 +160,8 @@ static int put_metadata(struct writer *w)
     for (size_t i = 0; i < gguf_n_tensors(w->g); i++)
         if (w->tensors[i].p && w->tensors[i].type == QUANT_F16)
             type = MOSTLY_F16;
+    /* Only where it is a number, and looked for with the length before it: another key may end with
+     * its name. */
     at = gguf_get_u32(w->g, key + 8, &known) == 0
              ? memmem(copy + PAIRS_OFF, len - PAIRS_OFF, key, sizeof(key) - 1)
              : NULL;
@@ -180,13 +191,15 @@ static void put_records(struct writer *w)
         put(w, t->from->dims, t->from->n_dims * sizeof(*t->from->dims));
         put(w, &type, sizeof(type));
         put(w, &off, sizeof(off));
+        /* Of the tensor data, each at a multiple of the alignment. */
         off += (t->len + w->alignment - 1) / w->alignment * w->alignment;
     }
 }
 
 /* --- values ----------------------------------------------------------------------------------- */
 
-/* A tensor's rows in the file's order and type. Whether all values fit. */
+/* A tensor's rows in the file's order and type. Whether all values fit. A value that f16 does not
+ * hold would be infinite: the model would be of no use, and nobody would know why. */
 static bool fill(const struct tensor *t, uint8_t *to)
 {
     /* A vector's elements are its rows. */
@@ -214,6 +227,7 @@ static bool fill(const struct tensor *t, uint8_t *to)
 
 static int copy(const struct writer *w, const struct gguf_tensor *t, uint8_t *to)
 {
+    /* By the descriptor that the model was read from, so from that very file. */
     for (uint64_t done = 0; done < t->len;) {
         ssize_t n = pread(gguf_fd(w->g), to + done, t->len - done, (off_t)(t->off + done));
 
@@ -281,6 +295,7 @@ static int write_as(struct writer *w, const char *beside, char ret_digest[33])
         unlink(beside);
         return r;
     }
+    /* Of all bytes as they were written: what loading the file would find. */
     digest_put(w->hash, ret_digest);
     return 0;
 }
@@ -289,6 +304,7 @@ int model_write(const char *path, const struct base *b, char ret_digest[33], str
 {
     struct writer w = { .b = b, .g = b->m->file, .path = path, .why = why, .alignment = ALIGNMENT };
     char *beside = NULL;
+    /* From the device; on the CPU there is nothing to do. */
     int r = optim_fetch(b->params);
 
     if (r < 0)
