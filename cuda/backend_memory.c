@@ -170,7 +170,8 @@ static void unpin(struct cuda *c, void *mem)
             rt_unpin(c->parts[i].rt, mem);
 }
 
-/* What is not pinned is no error of the device's. By one of them, for all. */
+/* What is not pinned is no error of the device's. By one of them, for all. Portable, so the others
+ * copy from it as fast; what they must know is that it is. */
 int cuda_pin(struct backend *b, void *mem, size_t n)
 {
     struct cuda *c = cuda_of(b);
@@ -197,6 +198,7 @@ void cuda_unpin(struct backend *b, void *mem, size_t n)
     unpin(c, mem);
 }
 
+/* No memory of a device can be touched by the host. */
 void *cuda_host(struct backend *b, void *mem)
 {
     (void)b;
@@ -204,7 +206,8 @@ void *cuda_host(struct backend *b, void *mem)
     return NULL;
 }
 
-/* One copy, of which each device does its parts. */
+/* One copy, of which each device does its parts. One of from and to is NULL: which it is says
+ * whether it is a put. */
 struct copying {
     struct cuda *c;
     const uint8_t *from; /* the host's: of a put, or of a get */
@@ -313,6 +316,7 @@ int cuda_done(struct backend *b, uint64_t ticket)
     return done;
 }
 
+/* One for all devices, whose stages ring it. */
 int cuda_eventfd(struct backend *b)
 {
     return cuda_of(b)->bell;

@@ -31,6 +31,7 @@ struct tensors_attn {
     struct train_attn *attn;
 };
 
+/* t is its first member. */
 static struct cuda *cuda_of(struct tensors *t)
 {
     return (struct cuda *)t;
@@ -141,6 +142,7 @@ static void train_free(struct tensors *t, void *p)
     rt_free(cuda_of(t)->rt, p);
 }
 
+/* host is read before it returns; `to` has it when what is queued next begins. */
 static void train_put(struct tensors *t, void *to, const void *host, size_t n)
 {
     struct cuda *c = cuda_of(t);
@@ -269,6 +271,8 @@ static void train_add(struct tensors *t, float *y, const float *x, uint32_t n_ro
         said(c, k_add(stream(c), &a));
 }
 
+/* rows NULL: all, in their order. The list is copied in the stream, behind the kernel that had the
+ * room before. */
 static void train_norm(struct tensors *t, const struct tensors_norm *p)
 {
     struct cuda *c = cuda_of(t);
@@ -306,6 +310,7 @@ static void train_sum_rows(struct tensors *t, const struct tensors_sum *p)
 
     if (!lists_begin(c, list_len(n) + list_len(n_part)))
         return;
+    /* list_room is asked in the order that lists_begin was told. */
     a.rows = list(c, p->rows, n);
     part = list_room(c, n_part);
     if (c->err == 0)
@@ -332,6 +337,7 @@ static void train_swiglu_back(struct tensors *t, enum tensors_type type, void *g
         said(c, k_gate_back(stream(c), &a));
 }
 
+/* A list is always there. */
 static void train_take(struct tensors *t, const struct tensors_take *p)
 {
     struct cuda *c = cuda_of(t);
@@ -386,6 +392,7 @@ static void train_give(struct tensors *t, const struct tensors_give *p)
     struct cuda *c = cuda_of(t);
     struct k_give a = { .x = p->x, .n = p->n, .table = p->table };
     size_t each = (size_t)p->n_pairs + 1, n = 3 * each * sizeof(uint32_t);
+    /* One more than there are, so that none is no NULL. */
     uint64_t *pairs = malloc(each * sizeof(*pairs));
     uint32_t *lists = malloc(n), *on;
 
@@ -469,6 +476,7 @@ static const void *pack(struct cuda *c, const struct tensors_loss *p, bool ids)
         const struct tensors_ask *a = &p->asks[i];
 
         if (a->teacher_ids)
+            /* Ids and probabilities have four bytes each. */
             memcpy(all + i * each, ids ? (const void *)a->teacher_ids : a->teacher_p, each);
     }
     ret = list(c, all, p->n_rows * each);
@@ -513,6 +521,7 @@ static void train_top(struct tensors *t, const struct tensors_top *p)
     train_get(t, p->p, a.p, n * sizeof(*p->p));
 }
 
+/* f32 times f32: parameters are not rounded before they are added up. */
 static void train_low_rank(struct tensors *t, float *w, const float *b, const float *a,
                            uint32_t n_out, uint32_t n_in, uint32_t rank)
 {

@@ -139,6 +139,7 @@ static int mark(const struct wish *w, struct model *m, const char *path)
     return OK;
 }
 
+/* What init and mark have in common; import has a source besides. */
 typedef int made(const struct wish *w, struct model *m, const char *path);
 
 /* from NULL: by what, which needs no more than the model and the file. */
@@ -177,6 +178,7 @@ static void show_layers(const struct safetensors *s, const char *p, unsigned fir
     uint64_t rank = rows_of(s, first, p, "a"), full = rows_of(s, first, p, "weight");
 
     printf("%-11s layers %u to %u: ", p, first, end - 1);
+    /* full, rank and bias may come together. */
     fputs(full ? "a matrix of its own" : "the base model's matrix", stdout);
     if (rank)
         printf(" + rank %" PRIu64, rank);
@@ -195,6 +197,7 @@ static void show_projections(const struct safetensors *s)
     unsigned n_layers = 0, layer;
 
     for (size_t i = 0; i < safetensors_n(s); i++)
+        /* By the names: the file says nowhere how many layers its model has. */
         if (sscanf(safetensors_at(s, i)->name, "layers.%u.", &layer) == 1 && layer >= n_layers)
             n_layers = layer + 1;
     for (unsigned i = 0; n_layers && i < ADAPTER_PROJECTION__N; i++) {

@@ -48,6 +48,7 @@ static const struct field eval_lists[] = {
 };
 #define N_OF(a) (sizeof(a) / sizeof(*(a)))
 
+/* By the offset that the table has, so that one loop reads or writes them all. */
 static double *at(void *base, const struct field *f)
 {
     return (double *)((char *)base + f->off);
@@ -98,6 +99,7 @@ static bool get_count(struct json_object *o, const char *name, uint64_t *ret)
     return true;
 }
 
+/* NULL and 0 where there is none. */
 static struct json_object *get_list(struct json_object *o, const char *name, size_t *ret_n)
 {
     struct json_object *v;
@@ -171,6 +173,7 @@ static bool read_line(const char *text, struct line *ret)
 
     if (json_object_is_type(o, json_type_object)) {
         ret->is_eval = json_object_object_get_ex(o, "eval", NULL);
+        /* A line of an evaluation has "eval", its step, and no "step". */
         ok = ret->is_eval ? read_eval(o, &ret->eval) : read_step(o, &ret->step);
     }
     (void)json_object_put(o);
@@ -247,6 +250,7 @@ int run_log_read(const char *path, struct run_log_data *ret, struct why *why)
 
     if (!f)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
+    /* All steps there are. */
     r = read_file(f, path, UINT64_MAX, &d, &end, why);
     (void)fclose(f);
     if (r < 0) {
@@ -298,6 +302,7 @@ int run_log_open(const char *path, uint64_t done, struct run_log **ret, struct w
 
     if (!l)
         return why_set(why, -ENOMEM, "%s: no memory", path);
+    /* Appending: a second run with this log would not write over the first one's lines. */
     l->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     r = l->fd < 0 ? why_set(why, -errno, "%s: %s", path, strerror(errno))
                   : cut(l->fd, path, done, why);

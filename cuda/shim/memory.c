@@ -45,7 +45,8 @@ static _Thread_local int current;
 
 /* In a program whose environment has GISTD_SHIM_LOST=PATH a file of that name that comes to be
  * loses the device as shim_set_lost does, at the n-th call, n being its length; and as long as it
- * is there the device stays lost. Of the file no more is asked, which a sandbox allows. */
+ * is there the device stays lost. Of the file no more is asked, which a sandbox allows. 0: it is
+ * not there. */
 static unsigned lost_by_file(void)
 {
     const char *path = getenv("GISTD_SHIM_LOST");
@@ -68,6 +69,7 @@ static void look_at_file(void)
  * begins and ends so, and one that finds the devices lost says so. */
 cudaError_t shim_enter(void)
 {
+    /* By thread, to find a host function that calls back. */
     int me = (int)syscall(SYS_gettid), nobody = 0;
 
     if (__atomic_load_n(&shim.owner, __ATOMIC_RELAXED) == me)
@@ -283,7 +285,8 @@ void memory_show_copy(const void *to, const void *from)
             set_closed(ends[i], false);
 }
 
-/* GISTD_SHIM_MEMORY=BYTES in the environment of a program does what shim_set_memory does. */
+/* GISTD_SHIM_MEMORY=BYTES in the environment of a program does what shim_set_memory does. Asked
+ * each time: a test may change it. */
 static size_t memory_of_each(void)
 {
     const char *bytes = getenv("GISTD_SHIM_MEMORY");
@@ -552,6 +555,7 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
     if (e == cudaSuccess && shim.peers[current][peer])
         e = cudaErrorPeerAccessAlreadyEnabled;
     if (e == cudaSuccess)
+        /* From `current` to peer; the other way is asked for by itself. */
         shim.peers[current][peer] = true;
     return shim_leave(e);
 }

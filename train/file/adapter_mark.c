@@ -20,7 +20,8 @@ struct marking {
     void *arg;
 };
 
-/* All three types are floats exactly, and rounded to themselves they are what they were. */
+/* All three types are floats exactly, and rounded to themselves they are what they were. By one
+ * tensor at a time: adapters are as large as models' attention. */
 static int fetch(void *arg, size_t i, float *ret, struct why *why)
 {
     const struct marking *g = arg;
@@ -46,6 +47,7 @@ static int check(void *arg, const char *path, struct why *why)
     return g->check(g->arg, path, why);
 }
 
+/* In the order of the file, so that its tensors are read from the front to the back. */
 static int by_offset(const void *a, const void *b)
 {
     const struct safetensors_tensor *const *x = a, *const *y = b;
@@ -53,6 +55,7 @@ static int by_offset(const void *a, const void *b)
     return (*x)->off < (*y)->off ? -1 : (*x)->off > (*y)->off;
 }
 
+/* Shapes and types stay as they are. */
 static int fill_tensors(struct marking *g, struct why *why)
 {
     size_t n = safetensors_n(g->from);

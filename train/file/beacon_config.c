@@ -1,3 +1,7 @@
+/* train/file/beacon_config.c - what config.json says of gists, by whichever of two prefixes its
+ * authors took. What computes them in a way that adapters do not have is refused; what is not there
+ * has the value that those models have by default.
+ */
 #include "train/file/beacon_config.h"
 
 #include "engine/kv/compress.h"
@@ -9,6 +13,7 @@
 
 #define FIELD_MAX 64
 
+/* Objects belong to `all`. */
 struct reader {
     const char *path;
     struct json_object *all;
@@ -28,6 +33,7 @@ static struct json_object *field(const struct reader *r, const char *key)
 
 /* --- of which model --------------------------------------------------------------------------- */
 
+/* The whole shape, since tensors alone could fit two models. */
 static int check_number(const struct reader *r, const char *key, uint32_t want)
 {
     struct json_object *o;
@@ -49,6 +55,7 @@ static int check_model(const struct reader *r, const struct model *m)
 
     (void)json_object_object_get_ex(r->all, "model_type", &o);
     type = o ? json_object_get_string(o) : "absent";
+    /* "absent" is no architecture. */
     if (strcmp(type, types[m->arch]) != 0)
         return why_set(r->why, -EINVAL, "%s: model_type is %.40s, but the base model is a %s",
                        r->path, type, types[m->arch]);
@@ -99,6 +106,7 @@ static int read_params(const struct reader *r, struct beacon_config *ret)
     size_t n = o && json_object_is_type(o, json_type_array) ? json_object_array_length(o) : 0;
 
     for (size_t i = 0; i < n; i++) {
+        /* NULL where it is no string. */
         const char *p = json_object_get_string(json_object_array_get_idx(o, i));
         const char *at = p && p[0] && !p[1] ? strchr(letters, p[0]) : NULL;
 
@@ -161,6 +169,7 @@ int beacon_config_read(const char *path, const struct model *m, struct beacon_co
         json_object_put(r.all);
         return why_set(why, -EINVAL, "%s: not a JSON object", path);
     }
+    /* By the two fields that every such file has one of. */
     if (!field(&r, "window") && !field(&r, "param"))
         r.prefix = "gist";
     e = check_model(&r, m);

@@ -1,3 +1,7 @@
+/* train/file/import.c - a published checkpoint as an adapter: which of its tensors are gists',
+ * whether they were trained for this model, and under which names an adapter has them. Tensors are
+ * read one by one while the adapter is written.
+ */
 #include "train/file/import.h"
 
 #include "engine/file/adapter.h"
@@ -20,6 +24,7 @@
 
 static const char letters[ADAPTER_QKV__N] = { 'q', 'k', 'v' };
 
+/* Tensors have no data: fetch reads each by its source. */
 struct importing {
     const struct import *in;
     struct why *why;
@@ -32,6 +37,7 @@ struct importing {
 
 /* --- what there is ---------------------------------------------------------------------------- */
 
+/* A checkpoint may come without the base's norm; when it has it, it tells which model this was. */
 static int check_published(const struct importing *g)
 {
     const struct model *m = g->in->model;
@@ -50,6 +56,7 @@ static int check_published(const struct importing *g)
         return why_set(g->why, -ENOMEM, "%s: no memory", g->in->from);
     r = published_read(g->from, NORM, m->n_embd, 1, NULL, norm, g->why);
     for (uint32_t i = 0; r == 0 && i < m->n_embd; i++)
+        /* A NaN is no match. */
         if (!(fabsf(norm[i] - m->output_norm[i]) <= NORM_TOLERANCE * fabsf(m->output_norm[i])))
             r = why_set(g->why, -EINVAL,
                         "%s: gists were trained for a different base model: value %u of the last "
@@ -59,6 +66,7 @@ static int check_published(const struct importing *g)
     return r;
 }
 
+/* Its type stays, so that no value is rounded twice. */
 static int add_tensor(struct importing *g, const char *name, const char *source, uint64_t rows,
                       uint64_t cols)
 {
@@ -69,6 +77,7 @@ static int add_tensor(struct importing *g, const char *name, const char *source,
         return r;
     (void)snprintf(t->name, sizeof(t->name), "%s", name);
     (void)snprintf(g->sources[g->n_tensors], SOURCE_MAX, "%s", source);
+    /* A bias has one dimension. */
     t->n_dims = cols > 1 ? 2 : 1;
     t->dims[0] = rows;
     t->dims[1] = cols;
@@ -99,6 +108,7 @@ static int add_projection(struct importing *g, uint32_t layer, unsigned which)
 static int add_tensors(struct importing *g)
 {
     const struct model *m = g->in->model;
+    /* The embedding; a weight and a bias of each. */
     size_t most = 1 + (size_t)m->n_layer * ADAPTER_QKV__N * 2;
     char source[SOURCE_MAX];
     int r;
@@ -118,6 +128,7 @@ static int add_tensors(struct importing *g)
 
 /* --- the adapter ------------------------------------------------------------------------------ */
 
+/* The caller's, which loads the file: what this program writes it can also read. */
 static int check(void *arg, const char *path, struct why *why)
 {
     const struct importing *g = arg;
@@ -167,6 +178,7 @@ static int write_adapter(struct importing *g)
                                .arg = g,
                                .replace = in->replace };
 
+    /* All else has a value that is right when nobody says it. */
     if (!in->segment && g->config.window == 0)
         return why_set(g->why, -EINVAL,
                        "%s: %s_window is missing; give the segment length with --segment",

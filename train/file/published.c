@@ -1,3 +1,6 @@
+/* train/file/published.c - a checkpoint as others publish it: a folder of safetensors files, among
+ * which tensors are spread in no order, or one file; and the configuration beside it.
+ */
 #include "train/file/published.h"
 
 #include "engine/file/quant.h"
@@ -15,6 +18,7 @@ struct published {
     size_t n_files;
 };
 
+/* n_files counts those that are open, so that close finds these and no more. */
 static int open_files(struct published *c, char *const *paths, size_t n, struct why *why)
 {
     int r = 0;
@@ -50,6 +54,7 @@ static int open_folder(struct published *c, struct why *why)
 
 static int open_file(struct published *c, struct why *why)
 {
+    /* Beside the file: "config.json" alone where the path has no folder. */
     const char *slash = strrchr(c->path, '/');
     int folder = slash ? (int)(slash - c->path + 1) : 0;
 
@@ -97,6 +102,7 @@ const char *published_config_path(const struct published *c)
     return c->config;
 }
 
+/* In the first file that has it: two of one name are not looked for. */
 static const struct safetensors_tensor *find(const struct published *c, const char *name,
                                              const struct safetensors **ret_file)
 {
@@ -130,6 +136,7 @@ const char *published_any(const struct published *c, const char *part)
     return NULL;
 }
 
+/* A vector has its other dimensions as 1. */
 static bool has_shape(const struct safetensors_tensor *t, uint64_t rows, uint64_t cols)
 {
     return t->n_dims <= 2 && (t->n_dims == 2 || cols == 1) && t->dims[0] == rows &&
@@ -156,11 +163,14 @@ int published_read(const struct published *c, const char *name, uint64_t rows, u
                        (unsigned long long)cols);
     if (ret_type)
         *ret_type = t->type;
+    /* Only whether it is there, and of which type. */
     if (!ret)
         return 0;
     raw = malloc(t->len);
     r = raw ? safetensors_read(file, t, raw, why)
             : why_set(why, -ENOMEM, "%s: no memory for tensor %s", c->path, name);
+    /* Weights that are no numbers make every answer none: it is found here and not by whoever uses
+     * the adapter. */
     if (r == 0 && !quant_finite(safetensors_quant(t->type), raw, rows * cols))
         r = why_set(why, -EINVAL, "%s: tensor %s has a NaN or an infinity, expected finite weights",
                     c->path, name);
