@@ -1,3 +1,5 @@
+/* http/ask.c - an ask before anything of it was read, and messages as they are added to it. */
+
 #include "http/ask.h"
 
 #include <string.h>
@@ -7,6 +9,7 @@ void ask_init(struct ask *a)
     memset(a, 0, sizeof(*a));
     a->n = 1;
     a->sampling.size = sizeof(a->sampling);
+    /* Zeros stand for "not said" elsewhere; here they would mean something else. */
     a->sampling.top_p = 1;
     /* What a request says is what it means, also a 0. */
     a->sampling.flags = GIST_SET_TOP_P;
@@ -22,6 +25,8 @@ void ask_fini(struct ask *a)
     a->root = NULL;
 }
 
+/* The first message makes the prompt that all are of, with room for as many as there may be:
+ * readers find out how many there are only by reading them. */
 int ask_message(struct ask *a, const char *role, const char *text, struct problem *p)
 {
     struct gist_message *msgs;
@@ -38,6 +43,7 @@ int ask_message(struct ask *a, const char *role, const char *text, struct proble
         return problem_set(p, PROBLEM_INVALID, "messages",
                            "`messages` has more than %u messages: join some of them",
                            ASK_MESSAGES_MAX);
+    /* What the caller has put together, and could not. */
     if (!text)
         return problem_no_memory(p);
     msgs = (struct gist_message *)a->prompts->msgs;
@@ -45,6 +51,7 @@ int ask_message(struct ask *a, const char *role, const char *text, struct proble
     return 0;
 }
 
+/* Behind all messages: until then the prompt does not count. */
 int ask_chat(struct ask *a, struct problem *p)
 {
     if (!a->prompts)

@@ -1,3 +1,7 @@
+/* http/calls.c - finds calls in an answer. What has come and can still become a call, or part of a
+ * tag, is held back; everything else is told at once. Each step looks at all that is held: a call
+ * at most, or in WHOLE, where there is one step at the end, the answer. */
+
 #include "http/calls.h"
 
 #include "http/tools.h"
@@ -26,6 +30,7 @@ static size_t space_len(const char *bytes, size_t len)
     return n;
 }
 
+/* The first bytes of what is held are dealt with. */
 static void drop(struct calls *c, size_t len)
 {
     c->held.len -= len;
@@ -42,6 +47,7 @@ static void tell(struct calls *c, size_t len)
 
 /* --- a call ----------------------------------------------------------------------------------- */
 
+/* A name that nobody offered is no call: its client would not know what to do with it. */
 static const struct ask_tool *find_tool(const struct calls *c, const struct json_object *o)
 {
     const struct json_object *name = json_get(o, "name");
@@ -90,6 +96,8 @@ static struct json_object *read_call(const struct calls *c, const char *bytes, s
     return arguments;
 }
 
+/* The name is told as the request wrote it, and the arguments as parsed: what the client gets is
+ * JSON whatever the model's looked like. */
 static bool take_call(struct calls *c, const char *bytes, size_t len)
 {
     const struct ask_tool *tool;
@@ -172,12 +180,15 @@ static bool take_objects(struct calls *c, const char *b, size_t len, bool take)
         if (!(take ? take_call : is_call)(c, b + at, n))
             return false;
         n += space_len(b + at + n, len - at - n);
+        /* Some models put one of these between two calls. */
         if (at + n < len && (b[at + n] == ';' || b[at + n] == ','))
             n += 1 + space_len(b + at + n + 1, len - at - n - 1);
     }
     return any > 0;
 }
 
+/* A fence that was opened may be left open: an answer that reached its limit, or a model that stops
+ * behind the brace. */
 static bool take_whole(struct calls *c)
 {
     const char *b = c->held.bytes;
@@ -254,6 +265,7 @@ static bool step_tag(struct calls *c)
     return true;
 }
 
+/* White space and the beginning of a fence say nothing yet, and wait. */
 static bool step_start(struct calls *c)
 {
     int whole = begins_whole(c->held.bytes, c->held.len);
@@ -263,6 +275,7 @@ static bool step_start(struct calls *c)
     return whole >= 0;
 }
 
+/* True: something has changed, and another step may be due. WHOLE waits for the end. */
 static bool step(struct calls *c)
 {
     switch (c->state) {
@@ -304,6 +317,7 @@ static void end_tag(struct calls *c)
     c->state = CALLS_TEXT;
 }
 
+/* WHOLE is judged now. What was no call after all is text, in which a tag may stand. */
 void calls_end(struct calls *c)
 {
     if (c->state == CALLS_WHOLE && !c->held.lost && take_whole(c))

@@ -1,3 +1,5 @@
+/* http/conf.c - the options of gist-http, by base/options, and lists in their values. */
+
 #include "http/conf.h"
 
 #include <stdlib.h>
@@ -35,6 +37,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, struct why *why)
     options_set_defaults(&options, c);
     r = options_scan_flags(&options, argc, argv, &action, c->file, why);
     c->action = (enum conf_action)action;
+    /* Who wants help gets it, however broken the file is. A check reads it. */
     if (r < 0 || c->action >= CONF_PRINT)
         return r;
     if (!c->file[0])
@@ -44,6 +47,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, struct why *why)
     return r < 0 ? r : options_load_flags(&options, c, argc, argv, why);
 }
 
+/* Words between commas or spaces. One that is too long is cut, and then matches nothing. */
 bool conf_next(const char **at, char *ret, size_t cap)
 {
     const char *p = *at + strspn(*at, ", ");

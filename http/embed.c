@@ -1,3 +1,6 @@
+/* http/embed.c - embeddings: read, asked for, said. All in one call, without a job: there is one
+ * answer, and nothing of it before it is whole. */
+
 #include "http/embed.h"
 
 #include "base/clock.h"
@@ -28,6 +31,7 @@ struct embed {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* Spans point into the parsed body, which outlives the call. */
 static int add_text(struct embed *e, const struct json_object *v, const char *name)
 {
     if (json_kind(v) != JSON_STRING)
@@ -81,6 +85,7 @@ static int read_input(struct embed *e, const struct json_object *root, const cha
     return r;
 }
 
+/* normalise: what the API does where nothing is said. */
 static int read_extension(struct embed *e, const struct json_object *root, bool normalise)
 {
     const char *pooling = "mean", *priority = "interactive";
@@ -118,6 +123,7 @@ static int read_common(struct embed *e, const struct json_object *root, const ch
     return read_input(e, root, input, takes_ids);
 }
 
+/* OpenAI's own clients ask for base64 unless they are told otherwise. */
 static int read_encoding(struct embed *e, const struct json_object *root)
 {
     const char *format = "float";
@@ -142,6 +148,7 @@ static void say_numbers(struct text *t, const float *x, uint32_t n)
     text_add(t, "]", 1);
 }
 
+/* Of the floats as they lie in memory, little-endian, three bytes to four digits. */
 static void say_base64(struct text *t, const float *x, uint32_t n)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -204,6 +211,7 @@ static void say_ollama_one(struct embed *e, const struct gist_embeddings *all, c
 
 /* --- asking ----------------------------------------------------------------------------------- */
 
+/* The vectors are libgist's and gone behind the callback: the body is written here. */
 static void on_done(void *arg, int err, const struct gist_embeddings *all)
 {
     struct embed *e = arg;
@@ -268,6 +276,8 @@ static int run(struct embed *e)
         r = problem_of_gist(e->problem, e->conn);
     else if (r == 0)
         r = wait_done(e);
+    /* The callback comes once more when a connection is dropped with its request open, and is to
+     * see that nobody waits. */
     c = e->conn;
     e->conn = NULL;
     if (c && e->done && gist_error_code(c) != GIST_E_TRANSPORT)
@@ -279,6 +289,7 @@ static int run(struct embed *e)
     return r;
 }
 
+/* A body that was begun and is not whole goes nowhere. */
 static int answer(struct embed *e, int read)
 {
     int r = read < 0 ? -1 : run(e);

@@ -19,6 +19,8 @@
 
 #define STREAM_BLOCK (16u * 1024)
 
+/* From the first line of a request until it is completed, on its connection's thread. libmicrohttpd
+ * calls with it: once with the headers, then for each piece of the body, then once more. */
 struct exchange {
     struct server *server;
     struct client *client;
@@ -121,6 +123,7 @@ static enum MHD_Result answer_problem(struct exchange *x)
     return answer_json(x, problem_status(&x->problem), v->refusal(&x->problem));
 }
 
+/* text is static: nothing is copied, and nothing freed. */
 static enum MHD_Result answer_text(struct exchange *x, const char *text)
 {
     return queue(x, 200, "text/plain; charset=utf-8",
@@ -196,12 +199,14 @@ static ssize_t on_more(void *cls, uint64_t pos, char *buf, size_t max)
     return (ssize_t)job_take(j, buf, max);
 }
 
+/* Nothing was said yet, so there is still a status to say it with. */
 static enum MHD_Result refuse_job(struct exchange *x)
 {
     x->problem = x->turn->job.problem;
     return answer_problem(x);
 }
 
+/* Waits for the first bytes, or for a moment of silence, before the status is fixed. */
 static enum MHD_Result answer_stream(struct exchange *x)
 {
     enum job_event event = job_wait(&x->turn->job, (int)x->server->conf->keep_alive_s * 1000);
@@ -236,6 +241,7 @@ static enum MHD_Result answer_job(struct exchange *x)
     if (field_parse(x->body.bytes, x->body.len, &ask->root, &x->problem) < 0 ||
         x->route->read(ask, &x->problem) < 0)
         return answer_problem(x);
+    /* The parsed body is what counts from here on: a document twice in memory is once too often. */
     text_fini(&x->body);
     if (x->route->is_turn &&
         live_take(&x->server->lives, x->who, ask->session, ask->n_turns, &live, &x->problem) < 0)
@@ -326,6 +332,8 @@ static void judge_origin(struct exchange *x, const struct door *d)
         x->origin = strdup(origin);
 }
 
+/* The page's files and what says that we are there need no key: a browser asks for them before its
+ * user could give one. */
 static void judge_key(struct exchange *x)
 {
     x->who = guard_who(&x->server->guard, header(x, "Authorization"), header(x, "X-Api-Key"));
@@ -373,6 +381,8 @@ static void judge_path(struct exchange *x)
                           "there is no %s here: gist-http(1) lists what is", x->url);
 }
 
+/* With the headers. Whatever is wrong is noted, the first thing alone, and told when the body has
+ * come. NULL: no memory, and the connection ends. */
 static struct exchange *begin(struct door *d, struct MHD_Connection *connection, const char *url,
                               const char *method)
 {
@@ -409,6 +419,7 @@ fail:
     return NULL;
 }
 
+/* The body of a request that is refused already is taken and thrown away. */
 static void gather(struct exchange *x, const char *data, size_t size)
 {
     if (x->problem.kind)
@@ -493,6 +504,7 @@ enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
+/* No text of a request or an answer, and no key. */
 static void log_line(const struct exchange *x)
 {
     const struct job_usage *u = &x->turn->job.usage;
@@ -513,6 +525,7 @@ void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **
         return;
     if (x->server->conf->log_requests)
         log_line(x);
+    /* Before the exchange goes: the turn does not point to it any more. */
     turns_leave(&x->server->turns, x->turn, x->who ? x->who : "");
     text_fini(&x->body);
     /* The next request of the connection is awaited. */

@@ -1,3 +1,6 @@
+/* http/field.c - see field.h. Each reader leaves what it was given as a default where the field is
+ * absent or null, so that APIs with other defaults use the same ones. */
+
 #include "http/field.h"
 
 #include <string.h>
@@ -46,6 +49,7 @@ static bool is_number(const struct json_object *v)
     return json_kind(v) == JSON_INTEGER || json_kind(v) == JSON_REAL;
 }
 
+/* Found and expected, in one form for all. */
 static int wrong(const struct json_object *v, const char *name, const char *expected,
                  struct problem *p)
 {
@@ -88,6 +92,7 @@ int field_real(const struct json_object *o, const char *name, double min, double
     if (!is_number(v))
         return wrong(v, name, "a number", p);
     x = json_real(v);
+    /* Not the other way round: what is not a number is in no range. */
     if (!(x >= min && x <= max))
         return problem_set(p, PROBLEM_INVALID, name, "`%s` is %g: it may be from %g to %g", name, x,
                            min, max);
@@ -133,6 +138,7 @@ int field_array(const struct json_object *o, const char *name, const struct json
     return v && json_kind(v) != JSON_ARRAY ? wrong(v, name, "an array", p) : 0;
 }
 
+/* Whether the model has such tokens the daemon says. */
 int field_ids(const struct json_object *list, const char *name, struct mem *m, const uint32_t **ret,
               struct problem *p)
 {

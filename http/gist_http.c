@@ -42,6 +42,9 @@ static int check(const struct conf *conf)
     return printed();
 }
 
+/* Signals are blocked before there is any thread, and so in all of them: the main thread reads them
+ * from a descriptor (http/server.c). A client that hangs up is an error of a write, and no signal.
+ */
 static int serve(const struct conf *conf)
 {
     struct why why = { "" };

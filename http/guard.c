@@ -1,3 +1,6 @@
+/* http/guard.c - keys from a file, and names that are judged as they stand in a header: nothing is
+ * looked up, since what a name leads to is what an attacker could change. */
+
 #include "http/guard.h"
 
 #include <arpa/inet.h>
@@ -13,6 +16,8 @@
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
+/* A line is a name and a key; empty ones and comments are none. Copied with zeros behind, which
+ * same_key compares as well. */
 static int add_key(struct guard *g, char *line, unsigned n, struct why *why)
 {
     struct guard_key *keys = g->keys, *k;
@@ -74,6 +79,7 @@ static int read_keys(struct guard *g, struct why *why)
 
     if (fd < 0)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
+    /* Of the descriptor, and not of the path: it is the file that is read. */
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
         r = why_set(why, -EINVAL, "%s: a file of at most a megabyte is expected", path);
     else if (st.st_mode & 077)
@@ -125,6 +131,7 @@ static bool same_key(const struct guard_key *k, const char padded[GUARD_KEY_MAX 
     return differs == 0;
 }
 
+/* All keys are compared, also behind the one that fits: the time tells nothing of which it was. */
 const char *guard_who(const struct guard *g, const char *authorization, const char *x_api_key)
 {
     char padded[GUARD_KEY_MAX + 1] = "";
@@ -200,6 +207,7 @@ static bool is_loopback(const char *name)
            strcmp(name, "::1") == 0;
 }
 
+/* "null", which sandboxed pages and files send, is no address of localhost. */
 bool guard_origin(const struct guard *g, const char *origin)
 {
     const char *rest = strncmp(origin, "http://", 7) == 0    ? origin + 7

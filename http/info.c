@@ -1,3 +1,7 @@
+/* http/info.c - what is asked about the model and the server. Each asks the daemon anew: what it
+ * serves may have changed since, and an answer from memory would say that it serves when it
+ * doesn't. */
+
 #include "http/info.h"
 
 #include <stdio.h>
@@ -83,6 +87,7 @@ int info_model(struct pool *pool, const char *tail, struct json_object **ret, st
 
 /* --- Ollama's --------------------------------------------------------------------------------- */
 
+/* Clients read the fields without looking whether they are there. Empty ones claim nothing. */
 static struct json_object *details(void)
 {
     return json_make("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", "", "format", "gguf",

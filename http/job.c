@@ -1,3 +1,10 @@
+/* http/job.c - a request is answered, from one wait to the next.
+ *
+ * job_wait goes round: what is to be told is told, and where nothing has to be waited for advance()
+ * takes the next step of the state machine in job.h. Steps ask libgist for something without
+ * waiting; its callbacks, which come from gist_dispatch, move the state on, and ask the daemon
+ * nothing. */
+
 #include "http/job.h"
 
 #include "base/clock.h"
@@ -571,6 +578,8 @@ static void begin_answers(struct job *j)
 
     if (set_deadline(j) < 0)
         return;
+    /* A seed that was given holds for the whole request: answers to several prompts must still
+     * differ, and do so the same way each time. */
     s.seed = j->ask->has_seed ? s.seed + choice_of(j, 0) : random_bits() >> 1;
     s.on_logprob = on_logprob;
     if (j->ask->n_tools > 0)
@@ -756,6 +765,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
         tick(j);
         if (j->out.lost)
             (void)problem_no_memory(&j->problem);
+        /* The connection goes back before the last bytes are told. */
         if (j->problem.kind || j->state == JOB_ENDED || counted(j))
             give_back(j);
         if (j->out.len > j->out_at && !j->out.lost)

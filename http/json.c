@@ -1,3 +1,7 @@
+/* http/json.c - json-c behind a narrow door. Reading refuses more than json-c does; making is by a
+ * form, so that an object is written as it will look, and running out of memory anywhere in it
+ * shows once, at the end. */
+
 #include "http/json.h"
 
 #include <json-c/json.h>
@@ -50,6 +54,7 @@ static int refuse(char why[160], const char *text)
     return -1;
 }
 
+/* In one go: `continue` from the parser means that the text is over and the value is not. */
 int json_read(const char *text, size_t len, struct json_object **ret, char why[160])
 {
     const char *what = trouble(text, len);
@@ -83,6 +88,7 @@ void json_free(struct json_object *v)
     (void)json_object_put(v);
 }
 
+/* NULL, which is json-c's null, has a kind, too: readers ask for it before anything else. */
 enum json_kind json_kind(const struct json_object *v)
 {
     switch (json_object_get_type(v)) {
@@ -158,12 +164,15 @@ struct form {
     bool failed;
 };
 
+/* Notes that something is missing, and goes on: the arguments of the rest have to be taken all the
+ * same, and what they own freed with the whole. */
 static struct json_object *keep(struct form *f, struct json_object *v)
 {
     f->failed |= !v;
     return v;
 }
 
+/* Spaces, commas and colons are there for the reader of the form. */
 static bool take(struct form *f, char c)
 {
     f->at += strspn(f->at, " ,:");
@@ -213,6 +222,7 @@ static struct json_object *make_elements(struct form *f)
     return a;
 }
 
+/* One value of the form and its argument. 'n' and whatever is unknown is null. */
 static struct json_object *make_value(struct form *f)
 {
     if (take(f, '{'))
@@ -252,6 +262,7 @@ struct json_object *json_make(const char *form, ...)
     return NULL;
 }
 
+/* o may be NULL, and v: whoever made them need not look. */
 int json_set(struct json_object *o, const char *name, struct json_object *v)
 {
     if (o && v && json_object_object_add(o, name, v) == 0)
@@ -273,6 +284,7 @@ int json_add(struct json_object *array, struct json_object *v)
     return -1;
 }
 
+/* Elements get one more owner each before `from` goes. */
 int json_join(struct json_object *array, struct json_object *from)
 {
     int r = array && from ? 0 : -1;

@@ -1,3 +1,6 @@
+/* http/listen.c - sockets that were passed count alone: who writes a socket unit means that, and
+ * not the default port beside it. */
+
 #include "http/listen.h"
 
 #include "base/socket_file.h"
@@ -16,6 +19,7 @@
 
 #define BACKLOG 128
 
+/* From here on listen_close closes it. */
 static void add(struct listen *l, int fd, bool is_unix, const char *where)
 {
     size_t n = strlen(l->where);
@@ -44,6 +48,7 @@ static void say_where(int fd, char ret[160])
                        port);
 }
 
+/* All of 127.0.0.0/8 stays on this machine, of IPv6 one address does. */
 static bool is_loopback(const struct sockaddr *a)
 {
     if (a->sa_family == AF_INET)
@@ -51,6 +56,7 @@ static bool is_loopback(const struct sockaddr *a)
     return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)a)->sin6_addr);
 }
 
+/* Without keys nobody but this machine may ask: forgetting them must not open it to a network. */
 static int check_reach(const struct sockaddr *a, const char *where, const struct conf *conf,
                        struct why *why)
 {
@@ -66,6 +72,7 @@ static int check_reach(const struct sockaddr *a, const char *where, const struct
 /* 0: none was passed. */
 static int take_passed(struct listen *l, const struct conf *conf, struct why *why)
 {
+    /* 1: not for programs that we might start. */
     int n = sd_listen_fds(1);
 
     if (n < 0 || n > (int)LISTEN_MAX)
@@ -131,6 +138,8 @@ static int bind_one(const struct addrinfo *a, const char *text, struct why *why)
 
     if (fd < 0)
         return why_set(why, -errno, "%s: %s", text, strerror(errno));
+    /* Connections of the last run that the kernel still remembers are no reason to wait; another
+     * listener is. */
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
@@ -161,6 +170,8 @@ static int open_tcp(struct listen *l, const struct conf *conf, const char *text,
     r = getaddrinfo(host, port, &hints, &list);
     if (r != 0)
         return why_set(why, -EINVAL, "option listen: '%s': %s", text, gai_strerror(r));
+    /* Of what a name is resolved to, the first address is judged and the same one is listened on.
+     */
     r = check_reach(list->ai_addr, text, conf, why);
     if (r == 0)
         r = bind_one(list, text, why);
@@ -185,6 +196,7 @@ static int open_unix(struct listen *l, const struct conf *conf, struct why *why)
     fd = socket_file_bind(path, SOCK_STREAM, why);
     if (fd < 0)
         return fd;
+    /* To be removed in the end, from here on, whatever fails below. */
     (void)snprintf(l->made, sizeof(l->made), "%.*s", CONF_UNIX_MAX, path);
     add(l, fd, true, path);
     if (chmod(path, conf->unix_mode) < 0 || listen(fd, BACKLOG) < 0)

@@ -1,3 +1,8 @@
+/* http/live.c - the list of live sessions. It is short (--live-sessions), so it is a list, and all
+ * of it is looked through under one lock. What takes long is done outside: closing a connection,
+ * asking the daemon. A session is found by its id and its key together: another key's is not there.
+ */
+
 #include "http/live.h"
 
 #include "base/clock.h"
@@ -145,6 +150,7 @@ static int add(struct lives *l, const char *who, struct live **ret, struct probl
     if (new_live(who, &s, p) < 0)
         return -1;
     (void)pthread_mutex_lock(&l->lock);
+    /* One goes for one that comes. It is off the list before it is freed, and so nobody else's. */
     if (l->n >= l->max && (old = to_end(l, who)))
         take_out(l, old);
     full = l->n >= l->max;
@@ -196,6 +202,8 @@ int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns
         return add(l, who, ret, p);
     (void)pthread_mutex_lock(&l->lock);
     s = find(l, who, id, strlen(id));
+    /* Busy from now on, while the lock is held that it was found under: two requests can't both
+     * have it. */
     if (s) {
         busy = s->busy;
         other = !busy && s->n_turns != n_turns;
@@ -217,6 +225,7 @@ int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns
     return 0;
 }
 
+/* Under the lock for `number`, which live_look reads for others. */
 void live_opened(struct lives *l, struct live *s, gist_session *session)
 {
     (void)pthread_mutex_lock(&l->lock);
@@ -304,6 +313,7 @@ int live_connect(struct lives *l, struct live *s, struct problem *p)
 
 /* --- asked about ------------------------------------------------------------------------------ */
 
+/* The lock is held: s may be busy, and then its own thread writes to the rest of it. */
 static struct json_object *row(const struct live *s)
 {
     return json_make("{s:s, s:s, s:I, s:b, s:I}", "id", s->id, "title", s->title, "turns",
@@ -371,6 +381,8 @@ static int look_map(const struct live_ask *a, uint64_t number, struct json_objec
     return *ret ? 0 : -1;
 }
 
+/* What is said of it is copied under the lock; the picture is asked for by its number outside, when
+ * it may be gone, and then the daemon says so. */
 int live_look(const struct live_ask *a, struct json_object **ret, struct problem *p)
 {
     struct json_object *o = NULL;
@@ -410,6 +422,7 @@ static int read_new_title(const struct live_ask *a, const char **ret, struct pro
                : problem_set(p, PROBLEM_INVALID, "title", "`title` is missing: a text is expected");
 }
 
+/* A new title, or the end of what is being answered. One that is idle has nothing to stop. */
 int live_change(const struct live_ask *a, struct json_object **ret, struct problem *p)
 {
     const char *rest, *title = NULL;

@@ -7,6 +7,7 @@ static const char *const states[] = {
     [GIST_SEGMENT_RAW] = "raw", [GIST_SEGMENT_GISTS] = "gists", [GIST_SEGMENT_HYDRATED] = "hydrated"
 };
 
+/* A later daemon's state has no name here, and is drawn as unknown. */
 static struct json_object *segment(const struct gist_segment *s)
 {
     bool known = (size_t)s->state < sizeof(states) / sizeof(states[0]);
@@ -33,6 +34,7 @@ struct json_object *live_map(gist_conn *c, uint64_t number, struct problem *p)
         for (size_t i = 0; i < m.n; i++)
             r |= json_add(rows, segment(&m.at[i]));
         at += (uint32_t)m.n;
+        /* No rows: it shrank meanwhile, and what there was is drawn. */
     } while (m.n > 0 && at < m.n_segments);
     if (r < 0)
         json_free(rows);

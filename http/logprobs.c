@@ -1,3 +1,6 @@
+/* http/logprobs.c - two queues that belong together: tokens as they are drawn, and pieces of text
+ * that some of them make. A piece takes the tokens that came since the last one. */
+
 #include "http/logprobs.h"
 
 #include <stdlib.h>
@@ -20,6 +23,7 @@ void logprobs_clear(struct logprobs *l)
     l->n_pieces = l->n_tokens = l->first = 0;
 }
 
+/* All of what is left moves: a piece or two, unless whoever reads is slow. */
 void logprobs_told(struct logprobs *l)
 {
     struct logprobs_piece p = l->pieces[0];
@@ -50,6 +54,7 @@ static bool grow(void **mem, size_t n, size_t *cap, size_t size)
     return true;
 }
 
+/* A copy: the arrays are libgist's, for the time of the callback. */
 void logprobs_token(struct logprobs *l, const struct gist_logprob *token)
 {
     struct logprobs_token *to;
@@ -95,6 +100,7 @@ static struct json_object *bytes_of(const char *text)
     return list;
 }
 
+/* May ask the daemon for the token's text. */
 static struct json_object *one(uint32_t id, float logprob, struct tokens *t, gist_conn *c)
 {
     char *text = tokens_text(t, c, id);
@@ -127,6 +133,8 @@ struct json_object *logprobs_json(const struct logprobs_token *tokens, size_t n,
     return NULL;
 }
 
+/* Four arrays side by side, of which top_logprobs holds an object by text: tokens of the same text
+ * are one there, as in OpenAI's. */
 struct json_object *logprobs_flat(const struct json_object *content, size_t offset)
 {
     struct json_object *names = json_make("[]"), *own = json_make("[]"), *top = json_make("[]"),

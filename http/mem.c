@@ -1,3 +1,5 @@
+/* http/mem.c - pieces that are freed together, and texts that grow. */
+
 #include "http/mem.h"
 
 #include <stdarg.h>
@@ -11,6 +13,7 @@ struct mem_piece {
     max_align_t bytes[];
 };
 
+/* n may come from a request: the product is checked. */
 void *mem_new(struct mem *m, size_t n, size_t size)
 {
     struct mem_piece *p;
@@ -57,6 +60,7 @@ static bool text_reserve(struct text *t, size_t len)
         t->lost = true;
         return false;
     }
+    /* Doubled, so that a text that grows piece by piece is copied a few times and not for each. */
     while (cap < t->len + len + 1)
         cap *= 2;
     if (cap == t->cap)
@@ -80,6 +84,7 @@ void text_add(struct text *t, const char *bytes, size_t len)
     t->bytes[t->len] = '\0';
 }
 
+/* Twice over the arguments: for the length, then into place. */
 void text_print(struct text *t, const char *fmt, ...)
 {
     va_list ap, again;

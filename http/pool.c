@@ -1,3 +1,6 @@
+/* http/pool.c - idle connections as a stack: the one that was used last is taken first, and is the
+ * likeliest to be alive. What is over POOL_IDLE_MAX is closed. */
+
 #include "http/pool.h"
 
 #include <stdio.h>
@@ -51,6 +54,7 @@ static void count_out(struct pool *p, int by)
     (void)pthread_mutex_unlock(&p->lock);
 }
 
+/* Its place is taken before it connects, which may take long, and given back if that fails. */
 int pool_take(struct pool *p, gist_conn **ret, bool *ret_fresh, struct problem *problem)
 {
     gist_conn *c = NULL;
@@ -82,6 +86,7 @@ int pool_take(struct pool *p, gist_conn **ret, bool *ret_fresh, struct problem *
     return r;
 }
 
+/* The place stays taken, but for when there is no new one. */
 int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *problem)
 {
     int r;
@@ -103,6 +108,7 @@ int pool_take_stats(struct pool *p, gist_conn **ret, struct gist_stats *ret_stat
     if (pool_take(p, &c, &fresh, problem) < 0)
         return -1;
     r = gist_stats(c, ret_stats);
+    /* The daemon was started anew since: once more, on one that can't be from before. */
     if (r < 0 && !fresh && gist_error_code(c) == GIST_E_TRANSPORT) {
         if (pool_renew(p, c, &c, problem) < 0)
             return -1;

@@ -1,3 +1,6 @@
+/* http/problem.c - a table of kinds, in the words of each API. Clients ask again by themselves at
+ * 429 and 5xx: what would fail the same way has another status, or (504) a header against that. */
+
 #include "http/problem.h"
 
 #include "base/shown.h"
@@ -59,6 +62,8 @@ int problem_no_memory(struct problem *p)
     return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
 }
 
+/* GIST_E_NOT_FOUND is no 404: what the daemon did not find was named in the body, an adapter for
+ * instance. */
 static enum problem_kind kind_of(enum gist_code code)
 {
     switch (code) {

@@ -1,3 +1,7 @@
+/* http/read.c - what the readers of several APIs share. Texts of the ask point into the parsed body
+ * wherever they stand there in one piece; only what has to be put together is copied, to ask.mem.
+ */
+
 #include "http/read.h"
 
 #include <string.h>
@@ -87,6 +91,7 @@ int read_stops(struct ask *a, const struct json_object *o, const char *name, str
 
 /* --- formats ---------------------------------------------------------------------------------- */
 
+/* As a text again: the daemon reads schemas itself, and trusts no parser but its own. */
 int read_schema(struct ask *a, const struct json_object *schema, struct problem *p)
 {
     struct text t = { 0 };
@@ -158,6 +163,7 @@ int read_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
 
 /* --- the extension ---------------------------------------------------------------------------- */
 
+/* Named is what libgist has a name for, so that a compressor that is new there is known here. */
 static int read_memory_name(struct ask *a, const struct json_object *o, struct problem *p)
 {
     const char *name = NULL;
@@ -180,6 +186,7 @@ static int read_memory_name(struct ask *a, const struct json_object *o, struct p
             "`memory` is \"%s\": \"auto\", \"full\", \"none\", \"fit\", \"select\" or "
             "another compressor that gistctl(1) lists is expected",
             name);
+    /* Who names a compressor wants that one, and not what would be chosen. */
     a->policy.flags &= ~GIST_AUTO;
     a->memory.flags &= ~GIST_AUTO;
     a->memory.compressor = (enum gist_compressor)i;
@@ -245,6 +252,7 @@ static int read_rest(struct ask *a, const struct json_object *o, struct problem 
     return 0;
 }
 
+/* The same words beside the API's own fields first, so that those in the object win. */
 static int read_extension(struct ask *a, const struct json_object *o, struct problem *p)
 {
     const struct json_object *x;

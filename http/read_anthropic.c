@@ -7,6 +7,7 @@
 
 static const char *const text_parts[] = { "text", NULL };
 
+/* "" of what is no block or has no type: no type is called that. */
 static const char *type_of(const struct json_object *block)
 {
     const struct json_object *type =
@@ -15,6 +16,7 @@ static const char *type_of(const struct json_object *block)
     return json_kind(type) == JSON_STRING ? json_text(type) : "";
 }
 
+/* Looked for first: a message of texts alone is read by read_content, as other APIs' are. */
 static bool has_block(const struct json_object *content, const char *type)
 {
     for (size_t i = 0; json_kind(content) == JSON_ARRAY && i < json_len(content); i++)
@@ -23,6 +25,8 @@ static bool has_block(const struct json_object *content, const char *type)
     return false;
 }
 
+/* Which call it belongs to is not told to the model: templates have results in the order of calls.
+ */
 static int read_result(struct ask *a, const struct json_object *block, struct problem *p)
 {
     const char *text;
@@ -162,6 +166,7 @@ static int read_both(struct ask *a, struct problem *p)
     return read_tools_end(a, o, p);
 }
 
+/* "adaptive" leaves it to the model, and this one has none. */
 static int read_thinking(const struct json_object *o, struct problem *p)
 {
     const struct json_object *thinking;
@@ -205,6 +210,7 @@ int read_messages(struct ask *a, struct problem *p)
     return read_both(a, p);
 }
 
+/* Read as the message would be, since its tools and system text count as well. */
 int read_count_tokens(struct ask *a, struct problem *p)
 {
     int r = read_both(a, p);

@@ -106,6 +106,8 @@ int read_ollama_chat(struct ask *a, struct problem *p)
     return a->prompts ? ask_chat(a, p) < 0 ? -1 : tools_check(a, p) : 0;
 }
 
+/* Without the chat template: the prompt is the model's text, and special tokens in it count
+ * (http/job.c). */
 static int read_raw(struct ask *a, const char *prompt, struct problem *p)
 {
     a->prompts = mem_new(&a->mem, 1, sizeof(*a->prompts));
@@ -117,6 +119,7 @@ static int read_raw(struct ask *a, const char *prompt, struct problem *p)
     return 0;
 }
 
+/* A chat of one turn, unless it is raw. Without a prompt it asks whether the model is there. */
 int read_ollama_generate(struct ask *a, struct problem *p)
 {
     const char *prompt = "", *system = "";

@@ -25,6 +25,7 @@ static int read_sampling(struct ask *a, const struct json_object *o, struct prob
         field_count(o, "repeat_last_n", 0, 1u << 20, &s->repeat_last_n, p) < 0)
         return -1;
     s->ignore_eog = go_on;
+    /* A penalty over no tokens would be none; 64 is what llama-server and Ollama look back. */
     if (s->repeat_penalty != 0 && s->repeat_last_n == 0)
         s->repeat_last_n = 64;
     if (field_refuse(o, "presence_penalty", "use `repeat_penalty`", p) < 0 ||
@@ -77,6 +78,8 @@ static int read_tools_end(struct ask *a, const struct json_object *o, struct pro
     return tools_check(a, p);
 }
 
+/* A number here, and not true or false as in a chat. 0 asks for the chosen tokens alone, so "not
+ * said" is another value. */
 static int read_text_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
 {
     uint32_t n = UINT32_MAX;
@@ -166,6 +169,8 @@ static int read_messages_of(struct ask *a, const struct json_object *list, const
     return 0;
 }
 
+/* Tools before messages, since their message comes first; what excludes what is checked at the end.
+ */
 int read_chat_completions(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root, *list;
@@ -226,6 +231,7 @@ static int read_prompts(struct ask *a, const struct json_object *v, struct probl
     return 0;
 }
 
+/* Their text would have to be asked for, and the client knows it. */
 static int refuse_echo_of_ids(const struct ask *a, struct problem *p)
 {
     for (size_t i = 0; a->echo && i < a->n_prompts; i++)
@@ -251,6 +257,7 @@ int read_completions(struct ask *a, struct problem *p)
         field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
         read_prompts(a, json_get(o, "prompt"), p) < 0)
         return -1;
+    /* Answers that are written to be thrown away would cost as much as those that are told. */
     if (best_of > a->n)
         return problem_set(p, PROBLEM_UNSUPPORTED, "best_of",
                            "`best_of` above `n` is not supported: leave it out");

@@ -2,6 +2,8 @@
 #include "http/live.h"
 #include "http/read.h"
 
+/* Read as a chat completion is; what would not fit to a session that goes on is refused by name.
+ * The page always streams. */
 int read_turn(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root;

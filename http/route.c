@@ -1,3 +1,6 @@
+/* http/route.c - the table of paths. Looked through for each request, which costs nothing beside
+ * it. HEAD is a GET whose body libmicrohttpd leaves out. */
+
 #include "http/route.h"
 
 #include <string.h>
@@ -53,11 +56,13 @@ const struct route *route_find(const char *method, const char *path, const char 
         *ret_tail = tail;
         if (strcmp(routes[i].method, head ? "GET" : method) == 0)
             return &routes[i];
+        /* The path is there, and takes something else: 405 says what. Of several the last. */
         *ret_method = routes[i].method;
     }
     return NULL;
 }
 
+/* A client that mistook a path still reads the refusal as its own API writes it. */
 const struct voice *route_voice(const char *path)
 {
     if (strncmp(path, "/api/", 5) == 0)

@@ -1,3 +1,6 @@
+/* http/say.c - what the voices share. Whatever could not be made sets out.lost, which ends the
+ * stream (http/job.c): half an event would be worse. */
+
 #include "http/say.h"
 
 #include <stdlib.h>

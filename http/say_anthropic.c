@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 
+/* A context or a pool that is full cuts an answer off as max_tokens does. */
 static const char *stop_reason(const struct job *j)
 {
     bool calls = j->choices[0].calls != NULL;
@@ -30,6 +31,7 @@ static const char *stop_sequence(const struct job *j)
                : NULL;
 }
 
+/* Anthropic's input_tokens leave out what a cache had; u->prompt is all of the prompt. */
 static struct json_object *usage(const struct job *j)
 {
     const struct job_usage *u = &j->usage;
@@ -120,6 +122,8 @@ static void text(struct job *j, const char *bytes, size_t len)
                         (int64_t)j->n_events, "delta", "type", "text_delta", "text", bytes, len));
 }
 
+/* All of its arguments in one delta, behind a block that begins without any: that is how clients
+ * put them together. */
 static void call(struct job *j, const struct json_object *c)
 {
     if (j->in_text)

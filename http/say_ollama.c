@@ -8,6 +8,7 @@
 
 #include <time.h>
 
+/* The time of this very piece, as Ollama has it. */
 static struct json_object *head(const struct job *j)
 {
     char when[48];

@@ -27,6 +27,7 @@ static struct json_object *usage(const struct job *j)
                      "cached_tokens", (int64_t)say_cached(j), "gistd", say_gistd(j));
 }
 
+/* The same in each chunk: clients tell by `id` what belongs together. */
 static struct json_object *head(const struct job *j, const char *prefix, const char *object)
 {
     char id[48];
@@ -47,6 +48,8 @@ static void chunk(struct job *j, struct json_object *o, struct json_object *choi
     say_event(j, NULL, o);
 }
 
+/* Numbers come in a chunk of their own, without choices, and only to who asked: others read the
+ * first choice of every chunk. */
 static void end_with_usage(struct job *j, struct json_object *o)
 {
     if (j->ask->with_usage) {
@@ -59,6 +62,8 @@ static void end_with_usage(struct job *j, struct json_object *o)
     text_print(&j->out, "data: [DONE]\n\n");
 }
 
+/* A status can't be taken back any more. Clients know an object `error` in a chunk, and end at
+ * [DONE]. */
 static void stream_error(struct job *j)
 {
     say_event(j, NULL, say_openai_refusal(&j->problem));

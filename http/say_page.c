@@ -4,6 +4,7 @@
 
 #define TICK_MS 300u /* how often the picture of memory is drawn while something happens */
 
+/* The first event: with it the page can come back to this answer (http/turn.h). */
 static void opened(struct job *j)
 {
     say_event(j, "session",
@@ -76,6 +77,8 @@ static void done(struct job *j)
                         (double)u->generate_ns / 1e6, "gistd", say_gistd(j)));
 }
 
+/* The last picture before the last event: behind `done` nothing comes. It asks the daemon, which
+ * the main thread is not to wait for where nobody hears it. */
 static void end(struct job *j)
 {
     if (!j->unheard)
@@ -83,6 +86,8 @@ static void end(struct job *j)
     done(j);
 }
 
+/* In the order that they first came in, and the text as one piece. Where nothing was read yet
+ * `read` comes later, as ever. */
 static void again(struct job *j)
 {
     const struct job_choice *c = say_choice(j);

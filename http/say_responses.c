@@ -13,6 +13,7 @@ static bool is_cut(const struct job *j)
     return r != GIST_END_OF_TEXT && r != GIST_STOP;
 }
 
+/* There is one message, so its id is the answer's. */
 static const char *item_id(const struct job *j, char ret[48])
 {
     (void)snprintf(ret, 48, "msg_%s", j->id);
@@ -172,6 +173,7 @@ static void begin(struct job *j)
                response(j, running, json_make("[]"), NULL));
 }
 
+/* Late, with the first text: where the answer is calls alone there is no message. */
 static void begin_text(struct job *j)
 {
     if (!j->in_text) {

@@ -1,3 +1,8 @@
+/* http/server.c - libmicrohttpd's threads on one side, the main thread on the other. They share the
+ * list of connections, live sessions (http/live.h) and turns that nobody hears (http/turn.h), each
+ * with a lock of its own. The main thread does what nobody asks for: it ends what has taken too
+ * long, and goes on with turns that were left. */
+
 #include "http/server.h"
 
 #include "base/clock.h"
@@ -15,11 +20,14 @@
 #include <unistd.h>
 
 #define HEADER_BYTES (64u * 1024) /* of a request's line and headers; beyond it: 431 */
-#define LOOK_MS      1000
-#define STOP_S       3
+/* How late a connection that is too slow may be noticed, and how long what is being sent may take
+ * when we stop. */
+#define LOOK_MS 1000
+#define STOP_S  3
 
 /* --- connections ------------------------------------------------------------------------------ */
 
+/* The main thread sleeps without a timeout while there is no connection: the first one wakes it. */
 static void add_client(struct server *s, struct client *c)
 {
     const uint64_t one = 1;
@@ -38,6 +46,8 @@ static void add_client(struct server *s, struct client *c)
         (void)!write(s->wake_fd, &one, sizeof(one));
 }
 
+/* Under the lock, before libmicrohttpd closes the descriptor: end_slow must not shut down
+ * another's. */
 static void remove_client(struct server *s, struct client *c)
 {
     (void)pthread_mutex_lock(&s->lock);
@@ -84,6 +94,8 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **r
     }
 }
 
+/* Called twice with the same, it changes nothing but the time: what was counted is taken off first.
+ */
 void server_waits(struct server *s, struct client *c, bool waits)
 {
     (void)pthread_mutex_lock(&s->lock);
@@ -122,6 +134,8 @@ static int look(struct server *s)
 
 /* --- the main thread -------------------------------------------------------------------------- */
 
+/* In one poll: signals, wake_fd, and what each turn here waits for. A turn that somebody takes
+ * meanwhile leaves descriptors in it that wake us once for nothing. */
 int server_run(struct server *s)
 {
     sigset_t set;
@@ -149,6 +163,8 @@ int server_run(struct server *s)
     return r;
 }
 
+/* One daemon of libmicrohttpd for each socket, so that each knows whether names of hosts lead to
+ * it. */
 static int open_door(struct server *s, struct listen *l, size_t i, struct why *why)
 {
     struct door *d = &s->doors[i];
@@ -188,6 +204,7 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
         if (s->stop_fd < 0 || s->wake_fd < 0)
             r = why_set(why, -errno, "starting: %s", strerror(errno));
     }
+    /* Also behind a failure: server_close ends all of them. */
     turns_init(&s->turns, &s->lives, conf->live_sessions, conf->answer_s, s->wake_fd);
     for (size_t i = 0; r == 0 && i < l->n; i++)
         r = open_door(s, l, i, why);
@@ -219,6 +236,8 @@ void server_close(struct server *s)
         wait_for_answers(s);
     while (s->n_doors > 0)
         MHD_stop_daemon(s->doors[--s->n_doors].daemon);
+    /* Nobody asks any more: all threads of connections have ended. Turns before sessions, which
+     * they have. */
     guard_close(&s->guard);
     turns_fini(&s->turns);
     lives_fini(&s->lives);

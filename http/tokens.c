@@ -1,3 +1,6 @@
+/* http/tokens.c - a table by id. Two threads may ask for the same token at the same time: the one
+ * that comes second finds it there, and both have the same text. */
+
 #include "http/tokens.h"
 
 #include <stdio.h>
@@ -36,6 +39,7 @@ static void choose_model(struct tokens *t, const struct gist_info *info)
     (void)snprintf(t->digest, sizeof(t->digest), "%s", info->model_digest);
 }
 
+/* A copy: another model may take the table away at any time. */
 static char *find(struct tokens *t, const struct gist_info *info, uint32_t id)
 {
     char *text = NULL;

@@ -1,3 +1,6 @@
+/* http/tools.c - tools of a request as lines of JSON, one a tool, spaced as models have seen them,
+ * and calls as lines of a name and its arguments. What becomes of the lines is the template's. */
+
 #include "http/tools.h"
 
 #include <stdio.h>
@@ -8,6 +11,7 @@ static int wrong(struct problem *p, const char *what)
     return problem_set(p, PROBLEM_INVALID, "tools", "a tool of `tools` %s", what);
 }
 
+/* It stands in lines that are split at spaces, and in JSON without being escaped. */
 static bool is_name(const char *name)
 {
     for (const char *c = name; *c; c++)
@@ -229,6 +233,7 @@ static void put_schema(struct text *t, const struct ask_tool *tool, const char *
     text_fini(&refs);
 }
 
+/* An alternative for each tool; with one that was named, that alone, and no choice around it. */
 char *tools_schema(struct mem *m, const struct ask *a, enum gist_tools form)
 {
     const char *arguments = form == GIST_TOOLS_BARE ? "parameters" : "arguments";

@@ -1,3 +1,7 @@
+/* http/turn.c - turns that their client has left. One list under one lock, which the main thread
+ * holds while a turn goes on: so whoever takes a turn from it never meets a job that somebody else
+ * is in. What leaves the list is freed outside of the lock, since that ends a connection. */
+
 #include "http/turn.h"
 
 #include "base/clock.h"
@@ -18,6 +22,7 @@ void turns_init(struct turns *l, struct lives *lives, unsigned max, unsigned wai
     (void)pthread_mutex_init(&l->lock, NULL);
 }
 
+/* No other thread is there any more. */
 void turns_fini(struct turns *l)
 {
     while (l->list) {
@@ -44,6 +49,7 @@ void turn_free(struct turn *t)
     free(t);
 }
 
+/* It has no session any more, and no connection: the job gave both back. */
 static bool has_ended(const struct turn *t)
 {
     return t->job.state == JOB_ENDED;
@@ -80,6 +86,8 @@ static struct turn **find(struct turns *l, const char *who, const char *id, size
 
 /* --- left, and come back to ------------------------------------------------------------------- */
 
+/* What failed is told to who hears it, and has nothing to come back to. What has not begun to read
+ * has no session yet. */
 static bool may_stay(const struct turns *l, const struct turn *t)
 {
     const struct job *j = &t->job;
@@ -142,6 +150,7 @@ void turns_leave(struct turns *l, struct turn *t, const char *who)
     }
     (void)snprintf(t->who, sizeof(t->who), "%s", who);
     t->left_ns = clock_ns();
+    /* The connection's, which may be closed or bring another request from here on. */
     t->job.client_fd = -1;
     t->job.unheard = true;
     if (has_ended(t))
@@ -157,6 +166,7 @@ void turns_leave(struct turns *l, struct turn *t, const char *who)
     }
     (void)pthread_mutex_unlock(&l->lock);
     turn_free(goes);
+    /* The main thread is to wait for its connection as well. */
     (void)!write(l->wake_fd, &one, sizeof(one));
 }
 
@@ -193,6 +203,7 @@ struct turn *turns_take(struct turns *l, const char *who, const char *path, stru
     if (at && !forgotten && (*at)->job.n_turns == n_turns)
         t = take_out(l, at);
     (void)pthread_mutex_unlock(&l->lock);
+    /* What it was about to say is in what it says again. */
     if (t) {
         t->job.out.len = t->job.out_at = 0;
         t->job.unheard = false;
@@ -239,6 +250,7 @@ size_t turns_wait_for(struct turns *l, struct pollfd *ret)
     return n;
 }
 
+/* Looked at without waiting: a step of the job would hold the lock for a millisecond else. */
 static bool can_go_on(const struct turn *t)
 {
     struct pollfd p[] = { { gist_fd(t->job.conn), POLLIN, 0 },
@@ -254,6 +266,7 @@ static bool go_on(struct turn *t)
 
     for (int i = 0; i < ROUNDS && e == JOB_OUTPUT; i++) {
         e = job_wait(&t->job, 1);
+        /* Nobody hears it, and the job keeps what matters itself (keeps_text). */
         t->job.out.len = t->job.out_at = 0;
     }
     if (e == JOB_FAILED || (t->forgotten && has_ended(t)))
@@ -273,6 +286,7 @@ int turns_run(struct turns *l)
         struct turn *t = *at;
         uint64_t now = clock_ns(), until = t->left_ns + l->wait_ns;
 
+        /* It stays. Else its time is over, or it has failed. */
         if (now < until && (has_ended(t) || !can_go_on(t) || go_on(t))) {
             ms = clock_sooner_ms(ms, clock_until_ms(until, now));
             at = &t->next;
