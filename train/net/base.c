@@ -25,6 +25,7 @@ void base_weight(const struct model_tensor *w, float *ret)
         tile_dequantise_row(w->type, w->data, i, w->n_cols, ret + (size_t)i * w->n_cols);
 }
 
+/* Rows of each, as they are stacked: q, k, v; o; gate, up; down. */
 uint32_t base_n_out(const struct base *b, enum base_matrix w)
 {
     const uint32_t n[BASE_MATRIX__N] = { b->n_qkv, b->m->n_embd, 2 * b->m->n_ff, b->m->n_embd };
@@ -44,6 +45,7 @@ size_t base_len(const struct base *b, enum base_matrix w)
     return (size_t)base_n_out(b, w) * base_n_in(b, w);
 }
 
+/* In checkpoints: they never change. */
 const char *base_matrix_name(enum base_matrix w)
 {
     static const char *const names[BASE_MATRIX__N] = {
@@ -58,11 +60,13 @@ static void put_values(const struct base *b, const float *values, size_t n, void
     b->on->ops->narrow(b->on, b->type, ret, values, n);
 }
 
+/* values, ret: where it is computed. */
 void base_put(const struct base *b, enum base_matrix w, const float *values, void *ret)
 {
     put_values(b, values, base_len(b, w), ret);
 }
 
+/* Which matrix has a projection, and from which row on. */
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row)
 {
     /* Q, K, V, O, gate, up, down, as ADAPTER_Q ... count them. */
@@ -91,6 +95,7 @@ static void list_weights(const struct model_layer *l,
 /* ret: the host's. Of parameters as they are where they are computed. */
 void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
+    /* Of a matrix that does not train: projection by projection, from the file. */
     const struct model_tensor *all[ADAPTER_PROJECTION__N];
     const float *p = b->layers[layer].p[w];
     uint32_t row;
@@ -117,6 +122,7 @@ void base_values_on(const struct base *b, uint32_t layer, enum base_matrix w, fl
         b->on->ops->widen(b->on, b->type, ret, b->layers[layer].w[w], base_len(b, w));
 }
 
+/* Whole cache lines, the process's. */
 static void *new_bytes(size_t n)
 {
     return aligned_alloc(ALIGN, (n + ALIGN - 1) / ALIGN * ALIGN);
@@ -148,6 +154,7 @@ static bool put_rows(const struct base *b, const struct model_tensor *w, uint8_t
     {
         float *row = malloc(w->n_cols * sizeof(*row));
 
+        /* A thread's own; the reduction is true if all are. */
         ok = row;
 #pragma omp for schedule(static)
         for (uint32_t r = 0; r < w->n_rows; r++) {
@@ -187,6 +194,7 @@ static int take_layer(struct base *b, const struct model_layer *from, struct bas
     const struct model_tensor *w[ADAPTER_PROJECTION__N];
 
     list_weights(from, w);
+    /* All four, then a look: base_close gives back those that are there. */
     to->w[BASE_QKV] = stack(b, &w[ADAPTER_Q], 3);
     to->w[BASE_O] = stack(b, &w[ADAPTER_O], 1);
     to->w[BASE_GATE_UP] = stack(b, &w[ADAPTER_GATE], 2);
@@ -210,6 +218,7 @@ static void copy_vectors(const struct base *b, const struct model_layer *from, f
     memcpy(to, from->attn_norm, n_embd * sizeof(float));
     memcpy(to + n_embd, from->ffn_norm, n_embd * sizeof(float));
     to += 2 * n_embd;
+    /* Zeros are never added: base_layer.bias stays NULL then. */
     if (!from->bq) {
         memset(to, 0, b->n_qkv * sizeof(float));
         return;
@@ -294,6 +303,7 @@ static int take_all(struct base *b)
     return r == 0 ? b->on->ops->error(b->on) : r;
 }
 
+/* No memory and no device: what others ask of sizes needs no more. */
 struct base base_shape(const struct model *m, enum tensors_type type, uint32_t max_pos)
 {
     uint32_t n_q = m->n_head * m->head_dim, n_kv = m->n_head_kv * m->head_dim;
@@ -303,6 +313,7 @@ struct base base_shape(const struct model *m, enum tensors_type type, uint32_t m
     };
 }
 
+/* Values of all layers. */
 static size_t matrices_len(const struct base *b)
 {
     size_t n = 0;
@@ -341,6 +352,7 @@ int base_open(struct base *b, struct tensors *on, const struct model *m, enum te
 
     *b = base_shape(m, type, max_pos);
     b->on = on;
+    /* The CPU's table, for this base alone. */
     if (!on)
         r = tensors_cpu.open(0, &b->own, NULL);
     if (!on && r == 0)
@@ -395,6 +407,7 @@ static bool train_vector(struct base *b, const char *name, const float **p, size
     t = add_param(b, name, n, decays);
     if (!t)
         return false;
+    /* The host's copy; optim_put takes it to the parameter with all others. */
     b->on->ops->get(b->on, t->p, *p, n * sizeof(**p));
     *p = t->p_on;
     *ret_d = t->g;
@@ -417,6 +430,7 @@ static bool train_matrix(struct base *b, const char *name, uint32_t layer, enum 
 static bool train_layer(struct base *b, uint32_t layer)
 {
     struct base_layer *l = &b->layers[layer];
+    /* A model without biases has NULL there, and no parameter. */
     const struct {
         const char *name;
         const float **p;
@@ -449,6 +463,7 @@ static bool train_output(struct base *b)
     /* A tied output is the embedding: both add to one gradient. */
     b->p_output = b->embd;
     b->d_output = b->d_embd;
+    /* Tied. */
     if (m->output.data == m->embd.data)
         return true;
     t = add_param(b, "base.output", (size_t)m->n_vocab * m->n_embd, true);

@@ -16,8 +16,10 @@ struct shape {
     uint32_t m, n, k, lda, ldb, ldc;
     uint8_t type, c_type, flags, pad;
 };
+/* Of shape.flags. */
 enum { A_T = 1, B_T = 2, ADD = 4 };
 
+/* run is compiled for the shape; memories are pointed to operands at each call. */
 struct product {
     struct shape shape;
     dnnl_primitive_t run;
@@ -35,6 +37,7 @@ struct gemm {
     int err;
 };
 
+/* AMX or AVX512_BF16: whoever has the former has the latter. */
 bool gemm_has_bf16(void)
 {
     return __builtin_cpu_supports("avx512bf16");
@@ -56,6 +59,7 @@ int gemm_open(struct gemm **ret)
     return 0;
 }
 
+/* NULLs are accepted by oneDNN. */
 static void drop(struct product *p)
 {
     dnnl_memory_destroy(p->a);
@@ -94,6 +98,7 @@ int gemm_error(const struct gemm *g)
     return g->err;
 }
 
+/* FNV-1a. */
 static uint32_t hash(const struct shape *s)
 {
     const uint8_t *p = (const uint8_t *)s;
@@ -108,13 +113,14 @@ static uint32_t hash(const struct shape *s)
 static bool describe(dnnl_memory_desc_t *d, uint32_t rows, uint32_t cols, uint32_t ld, bool t,
                      enum tensors_type type)
 {
+    /* oneDNN has strides of each dimension. */
     dnnl_dims_t dims = { rows, cols }, strides = { t ? 1 : ld, t ? ld : 1 };
 
     return dnnl_memory_desc_init_by_strides(d, 2, dims, type == TENSORS_F32 ? dnnl_f32 : dnnl_bf16,
                                             strides) == dnnl_success;
 }
 
-/* Attributes: scratch is ours, and the sum when it adds. */
+/* Attributes: scratch is ours, and the sum when it adds. NULL: no memory. */
 static dnnl_primitive_attr_t attributes(bool add)
 {
     dnnl_primitive_attr_t attr = NULL;
@@ -135,6 +141,7 @@ static dnnl_primitive_attr_t attributes(bool add)
 static bool compile(struct gemm *g, const struct shape *s, struct product *ret)
 {
     dnnl_memory_desc_t a, b, c;
+    /* Belongs to the primitive's description. */
     const dnnl_memory_desc_t *scratch;
     dnnl_matmul_desc_t op;
     dnnl_primitive_desc_t desc = NULL;
@@ -168,6 +175,7 @@ static bool compile(struct gemm *g, const struct shape *s, struct product *ret)
     return true;
 }
 
+/* Compiles what it does not find. Three quarters full at most, so the search ends. */
 static struct product *find(struct gemm *g, const struct shape *s)
 {
     uint32_t i = hash(s) % SLOTS;
@@ -192,6 +200,7 @@ static bool scratch_for(struct gemm *g, size_t len)
     if (len <= g->scratch_len)
         return true;
     free(g->scratch);
+    /* aligned_alloc wants a multiple. */
     g->scratch_len = (len + ALIGN - 1) / ALIGN * ALIGN;
     g->scratch = aligned_alloc(ALIGN, g->scratch_len);
     if (!g->scratch)
@@ -216,6 +225,7 @@ void gemm_run(struct gemm *g, uint32_t m, uint32_t n, uint32_t k, struct tensors
         g->err = p ? -ENOMEM : -EIO;
         return;
     }
+    /* No copies: oneDNN reads and writes the caller's memory. */
     dnnl_memory_set_data_handle_v2(p->a, (void *)a.p, g->stream);
     dnnl_memory_set_data_handle_v2(p->b, (void *)b.p, g->stream);
     dnnl_memory_set_data_handle_v2(p->c, (void *)c.p, g->stream);

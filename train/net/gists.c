@@ -26,6 +26,7 @@ static uint32_t per_layer(const struct gists *g)
     return g->shape.rank ? 2 * g->shape.n_projections : g->n_matrices;
 }
 
+/* The embedding is number 0. */
 static struct optim_tensor *param(const struct gists *g, uint32_t layer, uint32_t i)
 {
     return &g->params.t[1 + layer * per_layer(g) + i];
@@ -111,7 +112,8 @@ static int add_params(struct gists *g)
     return r < 0 ? r : 0;
 }
 
-/* d: low rank: of the layer's matrices. */
+/* d: low rank: of the layer's matrices. Typed matrices, which rows are multiplied
+ * with; and where derivatives by them are added. */
 static int make_layer(struct gists *g, uint32_t layer, float *d)
 {
     struct net_gist_layer *l = &g->layers[layer];
@@ -127,6 +129,8 @@ static int make_layer(struct gists *g, uint32_t layer, float *d)
     return 0;
 }
 
+/* Of low rank each layer also has whole derivatives: more memory than A, B and their moments
+ * together. */
 static int make_layers(struct gists *g)
 {
     uint32_t n_layer = g->b->m->n_layer;
@@ -154,6 +158,7 @@ static int make_layers(struct gists *g)
     return r;
 }
 
+/* Sizes alone, without parameters. */
 static struct gists describe(const struct base *b, const struct gists_shape *shape)
 {
     struct gists g = { .b = b, .shape = *shape };
@@ -198,6 +203,7 @@ int gists_open(struct gists *g, const struct base *b, const struct gists_shape *
         gists_close(g);
         return r;
     }
+    /* What net.c sees of it: data, no parameters. */
     g->net = (struct net_gist){ g->layers, shape->embedding, shape->n_embds, g->params.t[0].p_on,
                                 g->params.t[0].g };
     gists_refresh(g);
@@ -235,7 +241,7 @@ static void add_product(const struct projection *q, const float *a, const float 
                            a + (size_t)k * q->n_in, q->n_in);
 }
 
-/* The matrix as f32, where it is computed. */
+/* The matrix as f32, where it is computed. Of low rank in g->whole, until the next call. */
 static const float *whole_matrix(struct gists *g, uint32_t layer, enum base_matrix w)
 {
     if (g->shape.rank == 0)
@@ -279,6 +285,7 @@ static void collect(const struct gists *g, uint32_t layer, unsigned p)
     struct optim_tensor *a = param(g, layer, 2 * p), *b = param(g, layer, 2 * p + 1);
     struct projection q = projection(g, p);
     uint32_t rank = g->shape.rank;
+    /* The rows of the projection in its matrix's derivative. */
     struct tensors_mat dw =
         floats(g->layers[layer].d[q.matrix] + (size_t)q.row * q.n_in, q.n_in, false);
     struct tensors_product da = {
@@ -357,6 +364,7 @@ static int fill_projection(struct gists *g, const struct adapter_projection *fro
     return 0;
 }
 
+/* The host's copies first, then all of it to the device at once. */
 int gists_load(struct gists *g, const char *path, struct why *why)
 {
     const struct gists_shape *s = &g->shape;
@@ -472,6 +480,7 @@ int gists_save(const struct gists *g, const char *path, const char *digest, cons
     if (!t)
         return why_set(why, -ENOMEM, "%s: no memory", path);
     for (uint32_t i = 0; i < s->n_ratios; i++)
+        /* ADAPTER_RATIOS_MAX of two digits fit. */
         len += (size_t)snprintf(ratios + len, sizeof(ratios) - len, "%s%u", i ? " " : "",
                                 s->ratios[i]);
     snprintf(segment, sizeof(segment), "%u", s->seg_len);

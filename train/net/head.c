@@ -39,6 +39,7 @@ int head_open(const struct base *b, struct head **ret)
     h->b = b;
     h->on = b->on;
     h->ops = b->on->ops;
+    /* All are asked for, then looked at: head_close takes those that are there. */
     h->xn = h->ops->alloc(h->on, n_embd * tensors_size(b->type));
     h->dz = h->ops->alloc(h->on, n_vocab * tensors_size(b->type));
     h->z = h->ops->alloc(h->on, n_vocab * sizeof(float));
@@ -136,6 +137,7 @@ static void ask(struct head *h, const struct head_row *rows, uint32_t n)
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n,
              uint32_t n_teacher, float *ret_logp, float *dx, struct head_loss *ret_loss)
 {
+    /* In double over rows, in their order. */
     struct head_loss sum = { 0 };
 
     for (uint32_t at = 0; at < n; at += BLOCK) {
@@ -162,6 +164,7 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
     return h->ops->error(h->on);
 }
 
+/* The teacher's side: probabilities of the base, no losses. */
 int head_top(struct head *h, const float *x, const struct head_row *rows, uint32_t n_rows,
              uint32_t n, uint32_t *ret_ids, float *ret_p)
 {

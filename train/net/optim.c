@@ -18,6 +18,7 @@
 #define VERSION 1u
 #define ALIGN   64u
 
+/* A checkpoint's head, as the header draws it. */
 struct file_head {
     char magic[16];
     uint32_t version, n_tensors;
@@ -36,6 +37,7 @@ static float *zeros(size_t n)
     return p;
 }
 
+/* on NULL: the table of the CPU, whose functions here do not look at it. */
 static const struct tensors_ops *ops_of(const struct optim *o)
 {
     return o->on ? o->on->ops : &tensors_cpu;
@@ -54,6 +56,7 @@ static void give_back(const struct optim *o, void *p)
         o->on->ops->free(o->on, p);
 }
 
+/* NULL: no memory, or a device that failed. */
 static float *zeros_apart(const struct optim *o, size_t n)
 {
     float *p = o->on->ops->alloc(o->on, n * sizeof(float));
@@ -71,6 +74,7 @@ static bool settle(const struct optim *o, struct optim_tensor *t)
         t->p_on = t->p;
         t->m_on = t->m;
         t->v_on = t->v;
+        /* The gradient alone has memory of its own. */
         t->g = zeros(t->n);
         return t->g;
     }
@@ -86,6 +90,7 @@ int optim_add(struct optim *o, const char *name, size_t n, bool decays)
 {
     struct optim_tensor *t;
 
+    /* From 64 on: a run has a few hundred. */
     if (o->n == o->cap) {
         uint32_t cap = o->cap ? 2 * o->cap : 64;
 
@@ -96,6 +101,7 @@ int optim_add(struct optim *o, const char *name, size_t n, bool decays)
         o->cap = cap;
     }
     t = &o->t[o->n++];
+    /* Zeros first: after a failure optim_fini finds what there is. */
     *t = (struct optim_tensor){ .n = n, .decays = decays };
     snprintf(t->name, sizeof(t->name), "%s", name);
     t->p = zeros(n);
@@ -109,6 +115,7 @@ int optim_add(struct optim *o, const char *name, size_t n, bool decays)
 void optim_put(struct optim *o, uint32_t first)
 {
     for (uint32_t i = first; is_apart(o) && i < o->n; i++) {
+        /* Moments too: a checkpoint has set them. */
         const struct optim_tensor *t = &o->t[i];
 
         o->on->ops->put(o->on, t->p_on, t->p, t->n * sizeof(float));
@@ -190,7 +197,9 @@ static void adamw(const struct optim *o, const struct optim_tensor *t,
         .beta1 = (float)rule->beta1,
         .beta2 = (float)rule->beta2,
         .eps = (float)rule->eps,
+        /* The decay, as a factor of the value. */
         .keep = (float)(1.0 - lr * (t->decays ? rule->weight_decay : 0)),
+        /* Moments begin at 0 and are too small at first: both are made up for here, and in root. */
         .rate = (float)(lr / (1.0 - pow(rule->beta1, (double)step))),
         .root = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, (double)step))),
         .scale = (float)scale,
@@ -223,6 +232,7 @@ double optim_lr(double lr, double floor, uint64_t warmup, uint64_t n_steps, uint
         return lr * (double)(step + 1) / (double)(warmup + 1);
     if (n_steps <= warmup)
         return lr;
+    /* 0 where the warm-up ends, 1 at the last step. */
     done = (double)(step - warmup) / (double)(n_steps - warmup);
     if (done > 1)
         done = 1;
@@ -231,6 +241,7 @@ double optim_lr(double lr, double floor, uint64_t warmup, uint64_t n_steps, uint
 
 /* --- checkpoints ------------------------------------------------------------------------------ */
 
+/* A file and the sum of what passed through it. */
 struct stream {
     FILE *f;
     XXH3_state_t *hash;
@@ -245,6 +256,7 @@ static void put(struct stream *s, const void *p, size_t n)
         XXH3_128bits_update(s->hash, p, n);
 }
 
+/* A file that is too short sets ok to false: what was to be read stays as it was. */
 static void get(struct stream *s, void *p, size_t n)
 {
     s->ok = s->ok && fread(p, 1, n, s->f) == n;
@@ -278,6 +290,7 @@ static int write_all(const struct optim *o, const char *path, const struct optim
     XXH128_hash_t sum;
     int r = 0;
 
+    /* For XXH3_createState, which does not set it. */
     errno = ENOMEM;
     if (stream_open(&s, path, "we")) {
         put(&s, &head, sizeof(head));
@@ -313,6 +326,7 @@ int optim_save(const struct optim *o, const char *path, const struct optim_progr
 
     if (optim_fetch(o) < 0)
         return why_set(why, -EIO, "%s: the checkpoint was not written: the device failed", path);
+    /* In the same folder: a rename does not cross file systems. */
     if (asprintf(&beside, "%s.part", path) < 0)
         return why_set(why, -ENOMEM, "%s: no memory", path);
     r = write_all(o, beside, at, recipe);
@@ -335,6 +349,7 @@ static int read_tensor(struct stream *s, struct optim_tensor *t, const char *pat
 
     get(s, name, sizeof(name));
     get(s, &n, sizeof(n));
+    /* It is said in a sentence, and comes from a file. */
     name[OPTIM_NAME_MAX] = '\0';
     if (s->ok && (strcmp(name, t->name) != 0 || n != t->n))
         return why_set(why, -EINVAL,
@@ -382,6 +397,7 @@ static int read_all(struct optim *o, struct stream *s, const char *path, const c
         r = read_tensor(s, &o->t[i], path, why);
     if (r < 0)
         return r;
+    /* Before the file's own is read, which would be added. */
     sum = XXH3_128bits_digest(s->hash);
     get(s, &found, sizeof(found));
     if (!s->ok || !XXH128_isEqual(sum, found))

@@ -17,6 +17,7 @@
 
 #define ALIGN 64u
 
+/* err: the first of this module; products keep their own. */
 struct cpu {
     struct tensors t;
     struct gemm *gemm;
@@ -36,6 +37,7 @@ static struct cpu *cpu_of(struct tensors *t)
     return (struct cpu *)t;
 }
 
+/* n values a row. */
 static uint8_t *typed_row(const void *p, enum tensors_type type, size_t row, size_t n)
 {
     return (uint8_t *)p + row * n * tensors_size(type);
@@ -43,6 +45,7 @@ static uint8_t *typed_row(const void *p, enum tensors_type type, size_t row, siz
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* A CPU is always there. */
 static int cpu_look(unsigned n, struct why *why)
 {
     (void)n;
@@ -129,6 +132,7 @@ static bool make_lanes(struct cpu *c, size_t n)
     return c->lanes;
 }
 
+/* What a thread writes nobody else reads. */
 static float *lane(const struct cpu *c)
 {
     return c->lanes + (size_t)omp_get_thread_num() * c->lane_len;
@@ -144,6 +148,7 @@ static void cpu_product(struct tensors *t, const struct tensors_product *p)
 
 #define CHUNK 4096u /* values of one thread at a time */
 
+/* Pieces of CHUNK, which fit a core's cache. */
 static void cpu_narrow(struct tensors *t, enum tensors_type type, void *y, const float *x, size_t n)
 {
     (void)t;
@@ -201,6 +206,7 @@ static void cpu_norm_back(struct tensors *t, const struct tensors_norm_back *a)
 
 #define SUM_COLS 64u /* by one thread: the order of a sum does not depend on threads */
 
+/* A thread has SUM_COLS columns of all rows, and adds these up in their order. */
 static void cpu_sum_rows(struct tensors *t, const struct tensors_sum *a)
 {
     size_t ld = a->ld ? a->ld : a->n;
@@ -250,6 +256,7 @@ static void cpu_swiglu_back(struct tensors *t, enum tensors_type type, void *gu,
         float *g = lane(c);
 
         vec_get(type, typed_row(gu, type, i, 2 * (size_t)n), g, 2 * (size_t)n);
+        /* g, u and dy of the row, behind each other. */
         vec_get(type, typed_row(dy, type, i, n), g + 2 * (size_t)n, n);
         vec_swiglu_back(g, g + n, g + 2 * (size_t)n, n);
         vec_put(type, typed_row(gu, type, i, 2 * (size_t)n), g, 2 * (size_t)n);
@@ -314,6 +321,7 @@ static void cpu_attn_see(struct tensors_attn *a, const struct sight *s)
     a->sight = *s;
 }
 
+/* Attention returns its own and its products' errors. */
 static void keep_error(struct tensors_attn *a, int r)
 {
     if (r == 0)
@@ -357,6 +365,7 @@ static void cpu_low_rank(struct tensors *t, float *w, const float *b, const floa
                            n_in);
 }
 
+/* By one thread, in one order. */
 static double cpu_sum_squares(struct tensors *t, const float *x, size_t n)
 {
     (void)t;

@@ -30,6 +30,7 @@ static inline float from_bf16(uint16_t h)
 /* 2^n times a polynomial of degree 6 on [-ln2 / 2, ln2 / 2]: within 2 ulp, 0 below -87. */
 static inline float exp_of(float x)
 {
+    /* x = n ln 2 + r: ln 2 in two parts, so that r is nearly exact. */
     float n, r, p;
     int32_t e;
 
@@ -51,6 +52,7 @@ static inline float exp_of(float x)
     return p * two_n;
 }
 
+/* n values; memory of both is apart. */
 CLONES void vec_put(enum tensors_type t, void *dst, const float *x, size_t n)
 {
     uint16_t *h = dst;
@@ -125,6 +127,7 @@ CLONES float vec_max(const float *x, size_t n)
     return m;
 }
 
+/* x becomes exp(x - shift); returns the sum. */
 CLONES float vec_exp(float *x, float shift, size_t n)
 {
     float sum = 0;
@@ -137,12 +140,14 @@ CLONES float vec_exp(float *x, float shift, size_t n)
     return sum;
 }
 
+/* d: of the row, the sum of p dp. */
 CLONES void vec_softmax_back(float *dp, const float *p, float d, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         dp[i] = p[i] * (dp[i] - d);
 }
 
+/* Returns 1 / rms, which the derivative needs. */
 CLONES float vec_norm(float *y, const float *x, const float *w, float eps, size_t n)
 {
     float sum = 0, r;
@@ -177,6 +182,7 @@ CLONES void vec_norm_back_weight(float *dw, const float *dy, const float *x, flo
         dw[i] += dy[i] * x[i] * r;
 }
 
+/* y may be g. */
 CLONES void vec_swiglu(float *y, const float *g, const float *u, size_t n)
 {
     for (size_t i = 0; i < n; i++)
