@@ -1,3 +1,6 @@
+/* daemon/away.c - ids stay in seq->tokens while their pages are elsewhere. While a restore is under
+ * way they are in a copy, because the sequence then holds what was found of them and no more. */
+
 #include "daemon/away.h"
 
 #include "daemon/memory.h"
@@ -35,6 +38,8 @@ void away_go(struct memory *m)
     m->away = (struct away){ .state = AWAY_GONE, .n_pages = n_pages };
 }
 
+/* `more` is what it lacks beyond the pages that it once had: else it would ask for the same again,
+ * have that, and go once more. */
 void away_again(struct memory *m, uint32_t n)
 {
     struct away *a = &m->away;
@@ -69,6 +74,7 @@ static bool begin(struct memory *m)
 
     a->state = AWAY_READING;
     a->n = m->n_ids;
+    /* Without a copy nothing is looked for: all of it is read again, as ever. */
     a->ids = malloc(((size_t)a->n + 1) * sizeof(*a->ids));
     if (!a->ids)
         return false;
@@ -107,6 +113,7 @@ int away_come(struct memory *m)
     if (a->restore && tier_restore_go(a->restore, &shared) == -EAGAIN)
         return -EAGAIN;
     end(m, AWAY_READING);
+    /* What came from the store is in the tree of beginnings again, where others find it. */
     if (memory_teaches(m))
         prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
     return 0;

@@ -1,3 +1,7 @@
+/* daemon/backlog.c - a line of frames and not a ring: what is left of it is moved to the front when
+ * the end is reached, so that each frame lies in one piece, as it is sent. All of its memory is
+ * there from the beginning: an answer does not fail halfway for want of it. */
+
 #include "daemon/backlog.h"
 
 #include <assert.h>
@@ -11,6 +15,7 @@ struct head {
 };
 _Static_assert(sizeof(struct head) == 16, "frames stand at multiples of 8");
 
+/* Heads stand at multiples of 8. */
 static size_t span(size_t len)
 {
     return sizeof(struct head) + ((len + 7) & ~(size_t)7);
@@ -44,6 +49,7 @@ void backlog_fini(struct backlog *b)
     *b = (struct backlog){ .mem = NULL };
 }
 
+/* The memory stays: it is charged for as long as the session is kept. */
 void backlog_clear(struct backlog *b)
 {
     b->taken = b->at = b->end = 0;
@@ -67,6 +73,7 @@ static void make_room(struct backlog *b, size_t need)
     b->end -= gone;
 }
 
+/* The caller packs a frame right here, so that it is not copied once more. */
 int backlog_room(struct backlog *b, size_t len, uint8_t **ret)
 {
     size_t need = span(len);
@@ -97,6 +104,7 @@ const uint8_t *backlog_next(const struct backlog *b, size_t *ret_len)
     return b->mem + b->at + sizeof(struct head);
 }
 
+/* Of frames between `taken` and `at`, which are on their way, the tokens count as read. */
 uint64_t backlog_place(const struct backlog *b)
 {
     uint64_t n = b->unread;
@@ -111,6 +119,7 @@ void backlog_sent(struct backlog *b, uint32_t number)
     struct head *h = head_at(b, b->at);
 
     assert(b->at < b->end);
+    /* It is taken when the reader has taken so many messages: this one and all before it. */
     h->number = number + 1;
     b->at += span(h->len);
 }
@@ -120,6 +129,8 @@ void backlog_took(struct backlog *b, uint32_t number)
     while (b->taken < b->at) {
         const struct head *h = head_at(b, b->taken);
 
+        /* Modulo 2^32: numbers lie at most a ring apart, so the difference tells which came first.
+         */
         if ((int32_t)(number - h->number) < 0)
             break;
         b->unread += h->n_tokens;
@@ -132,11 +143,14 @@ size_t backlog_unread(const struct backlog *b)
     return b->end - b->taken;
 }
 
+/* What is on its way to the old reader may have arrived or not: nobody knows, so it is sent again.
+ */
 void backlog_again(struct backlog *b)
 {
     b->at = b->taken;
 }
 
+/* Also back to what was taken: as far as make_room has left it there. */
 uint64_t backlog_seek(struct backlog *b, uint64_t place)
 {
     uint64_t n = b->first;

@@ -1,3 +1,11 @@
+/* daemon/kept.c - holders, who has them, and what their answers say. See kept.h for how a session
+ * stands between its connection and its holder.
+ *
+ * A holder is a struct client, so that everything that counts, limits or frees what a client has
+ * works for it as well; in exchange all code that talks to a client asks for its channel first.
+ * Whatever may point at a kept session goes through here when that changes: its connection's list,
+ * the relay that reads its answer, the Attach that waits for it. */
+
 #include "daemon/kept.h"
 
 #include "base/clock.h"
@@ -32,6 +40,8 @@ uint32_t kept_count(const struct owner *o)
 
 /* --- made ------------------------------------------------------------------------------------- */
 
+/* Who has the token has the session, so it is drawn anew with each Keep, and the old one opens
+ * nothing. */
 int kept_name(struct kept *k)
 {
     uint8_t token[WIRE_TOKEN_BYTES];
@@ -59,6 +69,7 @@ static int make_holder(struct sched *s, const struct client *c, struct client **
     return r;
 }
 
+/* The token and the answer's frames are somebody's text and key: overwritten. */
 static void free_kept(struct kept *k)
 {
     if (!k)
@@ -68,6 +79,7 @@ static void free_kept(struct kept *k)
     free(k);
 }
 
+/* The session last: it moves or it does not, and behind it nothing can fail. */
 static int fill(struct sched *s, struct kept *k, struct session *session)
 {
     int r = backlog_init(&k->log, &k->holder->held, s->config->detach_bytes);
@@ -77,6 +89,8 @@ static int fill(struct sched *s, struct kept *k, struct session *session)
     return r < 0 ? r : session_move(session, k->holder);
 }
 
+/* Until fill() has moved the session all can be undone. From there on the holder is a client like
+ * all others, and the session is in its list (K1). */
 int kept_make(struct sched *s, struct session *session, struct kept **ret)
 {
     struct client *c = session->client, *holder = NULL;
@@ -178,6 +192,7 @@ static bool note_taken(struct kept *k)
     return r > 0;
 }
 
+/* The connection's side of kept_attach. */
 static void leave(struct kept *k)
 {
     if (!k->at)
@@ -187,6 +202,9 @@ static void leave(struct kept *k)
     k->at = NULL;
 }
 
+/* What the reader has taken is looked up first, while its channel is still there. A relay that is
+ * left loses its end, and the answer goes on into the backlog. Half a text that was being appended
+ * in parts goes with who sent it. */
 void kept_detach(struct sched *s, struct kept *k)
 {
     struct session *session = kept_session(k);
@@ -291,12 +309,14 @@ void kept_leave(struct sched *s, struct client *c)
     }
 }
 
+/* Buried with the next reap, between steps, as every client is. */
 void kept_end(struct kept *k)
 {
     leave(k);
     k->holder->dead = true;
 }
 
+/* Only what is detached: a session that somebody has is his to cancel, by its request. */
 bool kept_cancel(const struct session *x)
 {
     struct kept *k = x ? x->client->kept : NULL;
@@ -329,6 +349,7 @@ bool kept_look(struct sched *s)
     return any;
 }
 
+/* Looked through for each sleep, over all clients: only where something is kept. */
 int kept_timeout_ms(const struct sched *s)
 {
     const struct client *c;
@@ -360,6 +381,8 @@ uint32_t kept_left_s(const struct kept *k)
 
 /* --- what its answer says --------------------------------------------------------------------- */
 
+/* How it ended is not a frame of the log: it waits beside it, for as long as the session is kept,
+ * and needs no room. */
 static void keep_last(struct kept *k, const struct wire_rep *rep)
 {
     k->last = *rep;
@@ -393,6 +416,7 @@ int kept_reply(struct sched *s, struct kept *k, const struct wire_rep *rep)
     size_t len;
     int e;
 
+    /* Who will read it is not known: the relay puts its request's id in front (wire_put_id). */
     assert(rep->id == 0 && rep->bulk_len == 0);
     if (rep->last) {
         keep_last(k, rep);

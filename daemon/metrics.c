@@ -1,3 +1,7 @@
+/* daemon/metrics.c - numbers for a scraper. They are gathered on the scheduler's thread into a
+ * struct without pointers and printed on the control thread, so that neither slow readers nor
+ * fprintf hold up a step. All that is printed is read from that copy, and belongs to one moment. */
+
 #include "daemon/metrics.h"
 
 #include "base/clock.h"
@@ -12,6 +16,8 @@
 
 /* --- the scheduler's part --------------------------------------------------------------------- */
 
+/* Holders of kept sessions (daemon/kept.h) are among its clients: what they have counts, but they
+ * are no programs that are connected. */
 struct metrics_owner metrics_owner_of(const struct sched *s, const struct owner *o)
 {
     struct metrics_owner m = { .uid = o->uid,
@@ -59,6 +65,7 @@ static void fill_host(struct metrics *m, const struct served *b)
     m->host_tokens = x.host_tokens;
 }
 
+/* An attached one's reader takes it while we look: only what waits for a reader counts. */
 static void fill_kept(struct metrics *m, const struct kept *k)
 {
     m->kept++;
@@ -72,6 +79,7 @@ static void fill_gists(struct metrics *m, const struct session *x)
 {
     struct wire_usage u = { .prompt_tokens = session_len(x) };
 
+    /* It has no pages now, and so no gists. */
     if (x->memory.away.state != AWAY_HERE)
         return;
     memory_account(&x->memory, &u);
@@ -131,6 +139,8 @@ void metrics_fill(struct metrics *m, struct sched *s)
         m->waiting += request_waits(r);
     }
     TAILQ_FOREACH (o, &s->owners.list, link)
+        /* Owners without a client remain while documents are charged to them, and are left out; so
+         * are those for whom there is no place. */
         if (!TAILQ_EMPTY(&o->clients) && m->n_owners < METRICS_OWNERS)
             m->owners[m->n_owners++] = metrics_owner_of(s, o);
     fill_sessions(m, s);
@@ -140,6 +150,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
 
 /* --- text ------------------------------------------------------------------------------------- */
 
+/* Text format of Prometheus, version 0.0.4: help and type once, ahead of all samples of a name. */
 static void head(FILE *out, const char *name, const char *type, const char *help)
 {
     (void)fprintf(out, "# HELP gistd_%s %s\n# TYPE gistd_%s %s\n", name, help, name, type);
@@ -164,7 +175,8 @@ static void value(FILE *out, const char *s)
     }
 }
 
-/* One histogram of a name; label is "" or `priority="interactive"`. */
+/* One histogram of a name; label is "" or `priority="interactive"`. Its buckets are cumulative in
+ * that format, and counted one by one here. */
 static void histogram(FILE *out, const char *name, const char *label,
                       const struct meter_histogram *h)
 {
@@ -226,6 +238,7 @@ static void print_counts(const struct metrics *m, FILE *out)
     number(out, "generated_tokens_total", "counter", "Tokens of answers.", m->generated_tokens);
 }
 
+/* Nothing of a tier that is not there: a gauge that is always 0 looks like one that is broken. */
 static void print_host(const struct metrics *m, bool all, FILE *out)
 {
     if (!m->host_limit)

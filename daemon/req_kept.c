@@ -99,6 +99,8 @@ struct wanted {
 };
 _Static_assert(sizeof(struct wanted) <= REQUEST_TEXT_MAX, "of bytes alone");
 
+/* Only a form is checked here. Whether there is such a session is looked up in work(), between
+ * steps, since what is found is moved at once. */
 static int attach_start(struct sched *s, struct request *r, const struct wire_req *m,
                         const uint8_t *bulk)
 {
@@ -189,10 +191,14 @@ static bool attach_work(struct sched *s, struct request *r)
         return true;
     }
     if (!is_free(k, &any)) {
+        /* Nothing new begins on it from here on, or whoever has it could keep it for ever by asking
+         * on. */
         kept_claim(k, r);
         return any;
     }
     kept_unclaim(r);
+    /* From whoever has it: the token is the stronger right. The old connection's relay hears that
+     * it was taken. */
     if (k->at)
         kept_detach(s, k);
     kept_attach(k, c);
@@ -208,6 +214,8 @@ static void attach_undo(struct sched *s, struct request *r)
 
 /* --- the relay -------------------------------------------------------------------------------- */
 
+/* A Generate or a Resume becomes the one reader of the answer; its operations are the relay's from
+ * now on. */
 static void relay(struct request *r, struct kept *k)
 {
     assert(!k->relay);
@@ -216,6 +224,8 @@ static void relay(struct request *r, struct kept *k)
     k->relay = r;
 }
 
+/* Resumed comes once, ahead of all text. A Generate reads from the beginning, and needs none
+ * (kept_generate sets `told`). */
 static int tell_begin(struct sched *s, struct request *r, struct kept *k)
 {
     struct wire_rep rep = { .id = r->id,
@@ -227,6 +237,7 @@ static int tell_begin(struct sched *s, struct request *r, struct kept *k)
     return e;
 }
 
+/* The reply is copied to the request: it may be sent when the session is no longer kept. */
 static void end(struct sched *s, struct request *r, struct kept *k)
 {
     r->last = k->last;
@@ -277,6 +288,8 @@ static void relay_cancel(struct sched *s, struct request *r)
     k->answer->times.cancel_at = r->times.cancel_at;
 }
 
+/* The session is not read any more, by this request; the answer goes on. Called for a request that
+ * never was a reader as well. */
 static void leave(struct request *r)
 {
     struct kept *k = r->state;
@@ -322,6 +335,7 @@ static struct request *begin_answer(struct sched *s, struct request *r, struct k
     return a;
 }
 
+/* The grammar that came as bulk was collected by r; from here on it is the answer's. */
 static int start_answer(struct sched *s, struct request *r, struct request *a,
                         const struct wire_req *m)
 {

@@ -1,3 +1,13 @@
+/* daemon/room.c - who may go is decided by rules that look at one session (gives_way); how much
+ * that would bring only all of them together tell, since pages are shared.
+ *
+ * A page is free when every table that has it has gone. So a look for room first counts, for each
+ * page, the tables of those who may go (sched.leaving, which is all zeros before and after a
+ * look), and then lets sessions go one by one, until there is room, and only if there would be
+ * enough. An upper bound comes first (count_most): where even that is too little nothing is counted
+ * by pages.
+ */
+
 #include "daemon/room.h"
 
 #include "base/clock.h"
@@ -8,6 +18,7 @@
 
 #include <inttypes.h>
 
+/* The rows of the table in room.h, in its order. */
 enum kind { KIND_KEPT, KIND_BACKGROUND, KIND_AGAIN, KIND_OWN, KIND_OWN_AGAIN, KIND__N };
 
 /* Pages that are others' before: of all, of the owner's, of the account's. */
@@ -32,6 +43,7 @@ struct gain {
     uint64_t n, of_owner, of_account;
 };
 
+/* A new look: what sessions remember of an older one counts no more. */
 static struct ask ask_of(struct sched *s, const struct request *r, const struct pool_account *a,
                          uint64_t n)
 {
@@ -46,6 +58,8 @@ static struct ask ask_of(struct sched *s, const struct request *r, const struct 
                          .look = ++s->n_looks };
 }
 
+/* Four limits, and what others have been promised before is taken off each: the account's, its
+ * owner's, what is kept for owners that come later (P6 of engine/kv/pool.h), and the pool. */
 static bool is_enough(const struct sched *s, const struct ask *k, const struct gain *g)
 {
     const struct pool *p = &s->served.pool;
@@ -95,12 +109,16 @@ static bool is_own(const struct ask *k, const struct session *x)
            (x->seq.account == k->account || k->n <= k->account->limit - k->account->used);
 }
 
+/* A background request does not push out what its user looks at; what comes back has been away
+ * itself, and is owed its place. */
 static bool is_own_lesser(const struct ask *k, const struct session *x)
 {
     return is_own(k, x) &&
            (k->r->was_away || k->r->priority == WIRE_INTERACTIVE || x->priority == WIRE_BACKGROUND);
 }
 
+/* One that is opening, or was lost with its device, has no pages that could be had again by its
+ * ids. */
 static bool is_idle(const struct session *x)
 {
     return !x->busy && !x->opening && !x->lost && away_can(&x->memory);
@@ -129,6 +147,7 @@ static bool is_read_again(enum kind kind)
     return kind == KIND_AGAIN || kind == KIND_OWN_AGAIN;
 }
 
+/* What this look has found out about x, empty where x was not met in it yet. */
 static struct room_look *look_at(const struct ask *k, struct session *x)
 {
     if (x->look.number != k->look)
@@ -193,6 +212,8 @@ static bool is_counted(const struct ask *k, const struct session *x)
     return x->look.number == k->look && x->look.counted;
 }
 
+/* Before x goes, or when it turns out that it would be no help: its pages are no reason any more
+ * for others to go. */
 static void forget_pages(struct sched *s, const struct ask *k, struct session *x)
 {
     struct gain none = { .n = 0 };
@@ -201,6 +222,7 @@ static void forget_pages(struct sched *s, const struct ask *k, struct session *x
         count_pages(s, k, x, -1u, &none);
 }
 
+/* The end of every look that has counted: sched.leaving is zeros again. */
 static void forget_all_pages(struct sched *s, const struct ask *k)
 {
     struct session *x;
@@ -402,6 +424,8 @@ bool room_to_come(struct sched *s, struct request *r)
     return !later(s, &k);
 }
 
+/* Only of a session itself, which its ids bring back, and which is not just coming from the disk:
+ * that would have to be given up halfway. */
 bool room_to_go(struct sched *s, struct request *r, uint64_t n)
 {
     struct memory *m = r->memory;
@@ -422,6 +446,7 @@ bool room_waits(struct sched *s, const struct request *r)
 {
     const struct owner *o = r->client->owner;
 
+    /* When nobody else has done anything in the last step, nobody will give anything back. */
     if (s->stalled ||
         (r->priority == WIRE_INTERACTIVE && o->pages.used <= owners_even(&s->owners, o)))
         return false;

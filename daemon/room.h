@@ -5,13 +5,12 @@
  * order, of each kind the one that was not used for the longest first ("kept": in host memory or in
  * the store):
  *
- *     whose                                    what it holds     for
- *     who has more than an even part           is kept           who stays within his
- *     background ones, his own or another's    is kept           an interactive one
- *     who has more than an even part           is read again     who stays within his
- *     his own                                  is kept           an interactive one, what comes
- * back his own                                  is read again     an interactive one, what comes
- * back
+ *     whose                             what it holds  for
+ *     who has more than an even part    is kept        who stays within his
+ *     background ones, of anybody       is kept        an interactive one
+ *     who has more than an even part    is read again  who stays within his
+ *     his own                           is kept        an interactive one, what comes back
+ *     his own                           is read again  an interactive one, what comes back
  *
  * A background request has of its user's own the background ones alone. So nobody loses an idle
  * session to who has more than he, and without a store (--store none) a session that gave way is
