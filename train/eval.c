@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* (n_tokens) of document d. */
 static const uint32_t *document(const struct eval *e, uint32_t d)
 {
     return e->ids + (size_t)d * e->n_tokens;
@@ -58,6 +59,7 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
         for (uint32_t at = e->seg_len; at + e->seg_len <= e->n_tokens; at += e->seg_len) {
             int r = next(e);
 
+            /* The document, then another one's beginning over what stands before the segment. */
             memcpy(e->mixed, document(e, d), e->n_tokens * sizeof(*e->mixed));
             memcpy(e->mixed, document(e, (d + 1) % e->n_docs), at * sizeof(*e->mixed));
             if (r == 0)
@@ -101,6 +103,7 @@ static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     return 0;
 }
 
+/* Of each gist, by the decoder of loss-ae. */
 static int rebuilt(struct eval *e, uint32_t ratio, double *ret)
 {
     double sum = 0;
@@ -150,6 +153,7 @@ static void take(struct eval *e, uint64_t d, const struct corpus_info *info, uin
     struct corpus_document doc;
 
     corpus_document(e->corpus, d, &doc);
+    /* Recall tasks end where they end; plain text fills the sequence. */
     if (doc.n_tokens < n)
         n = (uint32_t)doc.n_tokens;
     if (at)
@@ -200,6 +204,7 @@ static int baselines(struct eval *e)
     struct run_log_eval *v = &e->last;
     int r;
 
+    /* For the bar: sequences in all, of equal cost or nearly. */
     e->n_done = 0;
     e->n_to_do = (2 + e->n_ratios) * e->n_docs + 2 * e->n_recall;
     r = mean_nll(e, LAYOUT_FULL, 0, &v->full);
@@ -302,6 +307,7 @@ static double closed(const struct run_log_eval *v, double nll)
 void eval_print(const struct eval *e, char *ret, size_t cap)
 {
     const struct run_log_eval *v = &e->last;
+    /* What is too long is cut. */
     FILE *f = fmemopen(ret, cap, "w");
 
     if (!f)

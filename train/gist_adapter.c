@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Exit codes, as the help says. */
 enum { OK, FAILED, USAGE };
 
 static const char help[] =
@@ -49,6 +50,7 @@ struct wish {
     bool force;
 };
 
+/* Returns the code, so that callers end with it. */
 static int fail(int code, const char *sentence)
 {
     shown_line(stderr, "gist-adapter: %s", sentence);
@@ -90,6 +92,7 @@ static int init(const struct wish *w, struct model *m, const char *out)
         { "ratios", w->ratios ? w->ratios : "" },
         { "sinks", w->sinks ? w->sinks : "4" },
     };
+    /* No tensors: .tensors is NULL. */
     struct adapter_write file = { .pairs = pairs,
                                   .n_pairs = sizeof(pairs) / sizeof(*pairs),
                                   .check = check,
@@ -107,6 +110,7 @@ static int init(const struct wish *w, struct model *m, const char *out)
 /* What the command line does not say, the checkpoint's own configuration does. */
 static int import(const struct wish *w, struct model *m, const char *from, const char *out)
 {
+    /* NULLs of the command line are "as the checkpoint says". */
     struct import in = { .from = from,
                          .model = m,
                          .out = out,
@@ -149,6 +153,7 @@ static int make(const struct wish *w, made *what, const char *from, const char *
     struct model *m;
     int r;
 
+    /* Before anything is opened. */
     if (!w->model)
         return fail(USAGE, "wants --model FILE, the model that the adapter is for.");
     if (model_open(w->model, NULL, NULL, &m, &why) < 0)
@@ -168,6 +173,7 @@ static uint64_t rows_of(const struct safetensors *s, unsigned layer, const char 
     const struct safetensors_tensor *t;
 
     (void)snprintf(name, sizeof(name), "layers.%u.%s.%s", layer, p, kind);
+    /* NULL where the layer has none of this kind. */
     t = safetensors_find(s, name);
     return t ? t->dims[0] : 0;
 }
@@ -185,6 +191,7 @@ static void show_layers(const struct safetensors *s, const char *p, unsigned fir
     puts(rows_of(s, first, p, "bias") ? ", a bias of its own" : "");
 }
 
+/* By their ranks too: an adapter may have another one in each layer. */
 static bool same_kind(const struct safetensors *s, const char *p, unsigned a, unsigned b)
 {
     return rows_of(s, a, p, "weight") == rows_of(s, b, p, "weight") &&
@@ -225,6 +232,7 @@ static int show(const char *path)
     struct why why = { "" };
     uint64_t bytes = 0, values = 0;
 
+    /* The header alone is read. */
     if (safetensors_open(path, &s, &why) < 0)
         return fail(FAILED, why.text);
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
@@ -238,6 +246,7 @@ static int show(const char *path)
         uint64_t n = 1;
 
         shown_write(stdout, SHOWN_LINE, t->name, strlen(t->name));
+        /* In columns, as long as names are shorter than these. */
         printf("%*s %-5s", strlen(t->name) < 24 ? (int)(24 - strlen(t->name)) : 0, "",
                types[t->type]);
         for (uint32_t d = 0; d < t->n_dims; d++) {
@@ -259,6 +268,7 @@ static int run(const struct wish *w, int n, char *const *args)
 {
     const char *command = n ? args[0] : "";
 
+    /* By their number of arguments as well: one too many is a mistake. */
     if (strcmp(command, "init") == 0 && n == 2)
         return make(w, init, NULL, args[1]);
     if (strcmp(command, "import") == 0 && n == 3)
@@ -288,6 +298,7 @@ static int parse(int argc, char **argv, struct wish *w)
     };
     int c;
 
+    /* Sentences are ours. */
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":m:fhV", longs, NULL)) != -1) {
         switch (c) {
@@ -331,10 +342,12 @@ int main(int argc, char **argv)
     struct wish w = { .model = NULL };
     int r, err;
 
+    /* Before any file: descriptors 0 to 2 are there then. */
     std_open();
     r = parse(argc, argv, &w);
     if (r < 0)
         r = run(&w, argc - optind, argv + optind);
+    /* What was printed may not have arrived: a full disk, a closed pipe. */
     err = std_flush();
     if (err < 0)
         shown_line(stderr, "gist-adapter: cannot write the output: %s", strerror(-err));

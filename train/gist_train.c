@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Exit codes, as help_tail says. */
 enum { OK, FAILED, USAGE };
 
 static const char help_head[] =
@@ -33,6 +34,7 @@ static const char help_head[] =
     "Options, also lines of the recipe FILE (key = value):\n\n";
 static const char help_tail[] = "\nExit codes: 0 done, 1 failed, 2 wrong usage.\n";
 
+/* The only thing that a signal touches. */
 static volatile sig_atomic_t stop;
 
 static void on_signal(int sig)
@@ -55,6 +57,7 @@ struct corpus_opts {
     double long_weight;
 };
 
+/* For the checks of numbers that base/options.c has; help and files know nothing of them. */
 static const struct options_item corpus_items[] = {
     OPTIONS_ITEM(struct corpus_opts, long_tokens, "long", COUNT, "TOKENS", "", 1, UINT32_MAX, "",
                  ""),
@@ -89,6 +92,7 @@ static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct wh
     }
     if (r < 0)
         return r;
+    /* OUT and an INPUT. */
     if (!b->model || argc - optind < 2)
         return why_set(why, -EINVAL,
                        "corpus needs --model FILE, an output file and at least one input");
@@ -99,6 +103,7 @@ static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct wh
     b->long_weight = (float)opts.long_weight;
     b->out = argv[optind];
     b->inputs = (const char *const *)&argv[optind + 1];
+    /* All that stand behind the output. */
     b->n_inputs = (size_t)(argc - optind - 1);
     return 0;
 }
@@ -149,6 +154,7 @@ static int make_corpus(int argc, char **argv)
                "%s: %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64
                " of them with loss, from %" PRIu64 " bytes of text",
                b.out, built.n_documents, built.n_tokens, built.n_loss, built.bytes_in);
+    /* A model without bytes for all text: better said than wondered about. */
     if (built.bytes_lost)
         printf("%" PRIu64 " bytes have no token in this model's vocabulary and were left out\n",
                built.bytes_lost);
@@ -183,6 +189,7 @@ static int train(int argc, char **argv)
 
     if (recipe_load(&recipe, argc, argv, &why) < 0)
         return fail(USAGE, &why);
+    /* Each action but the run itself prints something, and needs no corpus. */
     if (recipe.action == RECIPE_HELP) {
         fputs(help_head, stdout);
         recipe_print_help(stdout);
@@ -213,6 +220,7 @@ static void spin_briefly(char **argv)
 
 static int run(int argc, char **argv)
 {
+    /* A word in front is a command; options begin with dashes. */
     if (argc > 1 && strcmp(argv[1], "corpus") == 0)
         return make_corpus(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "plot") == 0)

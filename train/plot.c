@@ -39,6 +39,7 @@ static void draw_line(const struct chart *p, const struct run_log_data *d, const
     chart_line_end(p);
 }
 
+/* Of finite values: there is an order of all of them. */
 static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -83,6 +84,7 @@ static void smooth(const struct chart *p, const struct run_log_data *d, double *
 
 static int draw_training(struct chart *p, const struct run_log_data *d, const char *x_name)
 {
+    /* Three copies: set_range sorts its own. */
     double *raw = calloc(d->n_steps, sizeof(*raw)), *smoothed = calloc(d->n_steps, sizeof(*raw));
     double *sorted = calloc(d->n_steps, sizeof(*raw));
     int r = raw && smoothed && sorted ? 0 : -ENOMEM;
@@ -137,6 +139,7 @@ static void draw_ratio(struct chart *p, const struct run_log_data *d, uint32_t r
     chart_legend(p, "l", colour, text);
 }
 
+/* The same all over the run, so a line and a name. */
 static void draw_level(struct chart *p, double y, const char *name)
 {
     char text[64];
@@ -150,6 +153,7 @@ static void draw_heldout(struct chart *p, const struct run_log_data *d)
     /* The levels of full attention and of none stay the same through a run. */
     const struct run_log_eval *last = &d->evals[d->n_evals - 1];
 
+    /* Both ends of what gists can do are always in the picture. */
     chart_take_y(p, last->full);
     chart_take_y(p, last->none);
     for (size_t i = 0; i < d->n_evals; i++)
@@ -193,6 +197,7 @@ int plot_write(const struct run_log_data *d, const char *title, const char *out,
     FILE *f;
     int r;
 
+    /* Also a log that a run has just begun. */
     if (d->n_steps == 0)
         return why_set(why, -ENODATA, "%s: the log contains no steps to draw", title);
     /* Beside it and renamed: a picture that is shown meanwhile is whole. */
@@ -205,6 +210,7 @@ int plot_write(const struct run_log_data *d, const char *title, const char *out,
         return r;
     }
     r = draw_all(f, d, title);
+    /* Which call failed stdio does not say. */
     if (ferror(f) && r == 0)
         r = -EIO;
     if (fclose(f) != 0 && r == 0)

@@ -29,14 +29,16 @@ static int check_base(const struct recipe *c, struct why *why)
     return 0;
 }
 
-/* By device, folder and name: the file itself may not be there yet. */
+/* By device, folder and name: the file itself may not be there yet. name: the path's last part. */
 struct place {
     struct stat file, folder;
     const char *name;
 };
 
+/* false: there is not even a folder. */
 static bool find_place(const char *path, struct place *ret)
 {
+    /* dirname writes to what it is given. */
     char folder[RECIPE_TEXT_MAX + 1];
 
     *ret = (struct place){ 0 };
@@ -47,6 +49,7 @@ static bool find_place(const char *path, struct place *ret)
     return path[0] && stat(dirname(folder), &ret->folder) == 0;
 }
 
+/* st_ino 0: no such file. */
 static bool same_inode(const struct stat *a, const struct stat *b)
 {
     return a->st_ino && a->st_ino == b->st_ino && a->st_dev == b->st_dev;
@@ -69,8 +72,10 @@ static int check_writable(const char *name, const char *path, struct why *why)
     char *temp;
     int fd, r = 0;
 
+    /* Not asked for. */
     if (!path[0])
         return 0;
+    /* The very name that adapter_write would take: what stands there would be in its way. */
     if (asprintf(&temp, "%s.%ld.tmp", path, (long)getpid()) < 0)
         return why_set(why, -ENOMEM, "no memory");
     fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -117,6 +122,7 @@ int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why
     if (!c->model[0] || !c->corpus[0])
         return why_set(why, -EINVAL,
                        "a run needs a model and a corpus (--model FILE, --corpus FILE)");
+    /* Each has as many sequences of a step as the others. */
     if (c->batch % ranks->n != 0)
         return why_set(why, -EINVAL,
                        "batch is %u, but must be a multiple of the number of processes, %u",

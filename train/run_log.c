@@ -20,6 +20,7 @@ struct field {
     size_t off;
 };
 
+/* In the order in which a line has them. */
 static const struct field step_fields[] = {
     { "loss", offsetof(struct run_log_step, loss) },
     { "lm", offsetof(struct run_log_step, lm) },
@@ -38,6 +39,7 @@ static const struct field eval_fields[] = {
     { "recalled_tokens_none", offsetof(struct run_log_eval, recalled_tokens_none) },
     { "seconds", offsetof(struct run_log_eval, seconds) },
 };
+/* One value a ratio, in the order of "ratios". */
 static const struct field eval_lists[] = {
     { "nll", offsetof(struct run_log_eval, nll) },
     { "untrained", offsetof(struct run_log_eval, untrained) },
@@ -67,6 +69,7 @@ void run_log_step_init(struct run_log_step *s)
         *at(s, &step_fields[i]) = NAN;
 }
 
+/* All places of lists, since nobody knows yet how many ratios there are. */
 void run_log_eval_init(struct run_log_eval *e)
 {
     *e = (struct run_log_eval){ 0 };
@@ -79,6 +82,7 @@ void run_log_eval_init(struct run_log_eval *e)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* null, text or nothing at all: *ret stays, which is NaN. */
 static void get_number(struct json_object *o, const char *name, double *ret)
 {
     struct json_object *v;
@@ -142,6 +146,7 @@ static bool read_eval(struct json_object *o, struct run_log_eval *ret)
     for (size_t i = 0; i < N_OF(eval_fields); i++)
         get_number(o, eval_fields[i].name, at(ret, &eval_fields[i]));
     list = get_list(o, "ratios", &n);
+    /* No run of ours has so many. */
     if (n > RUN_LOG_RATIOS_MAX)
         return false;
     ret->n_ratios = (uint32_t)n;
@@ -159,7 +164,8 @@ static bool read_eval(struct json_object *o, struct run_log_eval *ret)
     return true;
 }
 
-/* A line of either kind, in one of the two. False: it is none. */
+/* A line of either kind, in one of the two. False: it is none. Large enough for both; is_eval says
+ * which was read. */
 struct line {
     bool is_eval;
     struct run_log_step step;
@@ -168,6 +174,7 @@ struct line {
 
 static bool read_line(const char *text, struct line *ret)
 {
+    /* NULL of a line that is no JSON: it is of no type then. */
     struct json_object *o = json_tokener_parse(text);
     bool ok = false;
 
@@ -195,6 +202,7 @@ static int make_room(void *array, size_t n, size_t size)
     return 0;
 }
 
+/* A copy of it. */
 static int add_line(struct run_log_data *d, const struct line *line)
 {
     if (line->is_eval) {
@@ -228,11 +236,14 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
         if (!read_line(text, &line))
             r = why_set(why, -EINVAL, "%s:%u: found \"%.60s\", expected a line of a training log",
                         path, number, text);
+        /* The run goes on from a checkpoint of step `last`: what it did behind that it does again.
+         */
         else if (last == 0 || (line.is_eval ? line.eval.step : line.step.step) > last)
             break;
         else if (ret && add_line(ret, &line) < 0)
             r = why_set(why, -ENOMEM, "%s: no memory", path);
         else
+            /* Of whole lines alone, so half a line goes with what is cut. */
             *ret_end += len;
     }
     if (r == 0 && ferror(f))
@@ -241,6 +252,7 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
     return r;
 }
 
+/* All or nothing: *ret is written when the whole file was read. */
 int run_log_read(const char *path, struct run_log_data *ret, struct why *why)
 {
     struct run_log_data d = { 0 };
@@ -290,6 +302,7 @@ static int cut(int fd, const char *path, uint64_t done, struct why *why)
     }
     r = read_file(f, path, done, NULL, &end, why);
     (void)fclose(f);
+    /* In place: others may have the file open, and go on with what is written. */
     if (r == 0 && (ftruncate(fd, end) < 0 || lseek(fd, end, SEEK_SET) < 0))
         r = why_set(why, -errno, "%s: %s", path, strerror(errno));
     return r;
@@ -337,6 +350,7 @@ static void put_number(FILE *f, double v)
     (void)fputs(isfinite(v) ? text : "null", f);
 }
 
+/* What was not measured is not written. */
 static void put_field(FILE *f, const void *base, const struct field *field)
 {
     double v = *at_const(base, field);
@@ -350,6 +364,7 @@ static void put_field(FILE *f, const void *base, const struct field *field)
 static void put_list(FILE *f, const struct run_log_eval *e, const struct field *field)
 {
     const double *v = at_const(e, field);
+    /* Nor a list of which nothing was. */
     bool any = false;
 
     for (uint32_t i = 0; i < e->n_ratios; i++)

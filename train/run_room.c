@@ -15,6 +15,7 @@
 
 struct gists_shape run_room_gists(const struct recipe *c)
 {
+    /* How many, counted from ADAPTER_Q on. */
     static const uint32_t n_projections[] = { [RECIPE_NONE] = 0,
                                               [RECIPE_QKV] = ADAPTER_QKV__N,
                                               [RECIPE_QKVO] = ADAPTER_O + 1,
@@ -46,6 +47,7 @@ struct step_rule run_room_rule(const struct recipe *c)
                                .seed = c->seed };
 }
 
+/* A device multiplies bf16 in any case. */
 enum tensors_type run_room_type(const struct recipe *c, bool on_device)
 {
     /* Without instructions for bf16 a CPU widens each value first, and is faster in f32. */
@@ -87,6 +89,7 @@ static int count(const struct recipe *c, const struct model *m, struct tensors *
     return 0;
 }
 
+/* The header is read and closed again: nothing is held of the file. */
 int run_room_make(const struct recipe *c, struct tensors *on, struct run_room *ret, struct why *why)
 {
     struct model *m;
@@ -109,6 +112,7 @@ int run_room_make(const struct recipe *c, struct tensors *on, struct run_room *r
 
 /* --- in words --------------------------------------------------------------------------------- */
 
+/* GB and MB of thousands. */
 static const char *text(char ret[TEXT_MAX], uint64_t bytes)
 {
     if (bytes >= 100000000u)
@@ -123,6 +127,8 @@ int run_room_check(const struct run_room *r, const char *device, struct why *why
 {
     char all[TEXT_MAX], left[TEXT_MAX];
 
+    /* What the libraries take for themselves is not counted: a run that just fits may still fail.
+     */
     if (r->left == 0 || r->all <= r->left)
         return 0;
     return why_set(why, -ENOMEM,
@@ -157,6 +163,7 @@ void run_room_print(const struct run_room *r, const char *device, FILE *f)
 
     run_room_line(r, device, line, sizeof(line));
     fprintf(f, "%s\n", line);
+    /* Parts of nothing are left out. */
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         if (parts[i].bytes)
             fprintf(f, "  %10s  %s\n", text(bytes, parts[i].bytes), parts[i].what);

@@ -10,6 +10,7 @@
 #define MAGIC   "gist-teacher"
 #define VERSION 3u
 
+/* What the file was made for; compared as bytes, so all of them are set. */
 struct file_head {
     char magic[16];
     uint64_t version, key;
@@ -18,12 +19,14 @@ struct file_head {
 };
 _Static_assert(sizeof(struct file_head) == 64, "layout");
 
+/* sum: of the record behind it. */
 struct record_head {
     uint64_t sum;
     uint32_t n, zero;
 };
 _Static_assert(sizeof(struct record_head) == 16, "layout");
 
+/* record: room for one, by turns what is read and what is written. */
 struct teacher {
     int fd;
     uint32_t n_rows, top;
@@ -39,6 +42,7 @@ static int read_head(const struct teacher *t, const struct file_head *want, cons
     struct file_head head;
     ssize_t n = pread(t->fd, &head, sizeof(head), 0);
 
+    /* EIO and the like; an empty or short file is no such error. */
     if (n < 0)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
     if (n == 0) {
@@ -70,6 +74,7 @@ int teacher_open(const char *path, uint64_t key, uint32_t n_rows, uint32_t top,
      * its number. Where nothing was written the file is a hole. */
     t->len = sizeof(struct record_head) + (size_t)n_rows * top * (sizeof(uint32_t) + sizeof(float));
     t->record = malloc(t->len);
+    /* Private: it says what a text is made of. */
     t->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (!t->record)
         r = why_set(why, -ENOMEM, "%s: no memory", path);
@@ -95,6 +100,7 @@ void teacher_close(struct teacher *t)
     free(t);
 }
 
+/* Where sequence `index` of the run is, in any process. */
 static off_t place(const struct teacher *t, uint64_t index)
 {
     return (off_t)(sizeof(struct file_head) + index * t->len);
@@ -133,6 +139,7 @@ int teacher_put(struct teacher *t, uint64_t index, uint32_t n, const uint32_t *i
     size_t half = (size_t)t->n_rows * t->top * sizeof(uint32_t);
     struct record_head head = { 0, n, 0 };
 
+    /* More rows than a sequence has: the caller's mistake. */
     if (n > t->n_rows)
         return -EINVAL;
     memset(t->record, 0, t->len);
