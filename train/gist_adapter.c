@@ -92,7 +92,6 @@ static int init(const struct wish *w, struct model *m, const char *out)
         { "ratios", w->ratios ? w->ratios : "" },
         { "sinks", w->sinks ? w->sinks : "4" },
     };
-    /* No tensors: .tensors is NULL. */
     struct adapter_write file = { .pairs = pairs,
                                   .n_pairs = sizeof(pairs) / sizeof(*pairs),
                                   .check = check,

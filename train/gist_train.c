@@ -154,7 +154,7 @@ static int make_corpus(int argc, char **argv)
                "%s: %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64
                " of them with loss, from %" PRIu64 " bytes of text",
                b.out, built.n_documents, built.n_tokens, built.n_loss, built.bytes_in);
-    /* A model without bytes for all text: better said than wondered about. */
+    /* A vocabulary may lack some bytes. */
     if (built.bytes_lost)
         printf("%" PRIu64 " bytes have no token in this model's vocabulary and were left out\n",
                built.bytes_lost);

@@ -164,8 +164,8 @@ static bool read_eval(struct json_object *o, struct run_log_eval *ret)
     return true;
 }
 
-/* A line of either kind, in one of the two. False: it is none. Large enough for both; is_eval says
- * which was read. */
+/* A line of either kind, in one of the two. False: it is none. Room for both; is_eval says which
+ * was read. */
 struct line {
     bool is_eval;
     struct run_log_step step;

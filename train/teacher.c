@@ -74,7 +74,7 @@ int teacher_open(const char *path, uint64_t key, uint32_t n_rows, uint32_t top,
      * its number. Where nothing was written the file is a hole. */
     t->len = sizeof(struct record_head) + (size_t)n_rows * top * (sizeof(uint32_t) + sizeof(float));
     t->record = malloc(t->len);
-    /* Private: it says what a text is made of. */
+    /* Private: the words say what the text was. */
     t->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (!t->record)
         r = why_set(why, -ENOMEM, "%s: no memory", path);

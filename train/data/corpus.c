@@ -43,6 +43,7 @@ static void hash_str(XXH3_state_t *h, struct gguf_str s)
     (void)XXH3_128bits_update(h, s.s, s.len);
 }
 
+/* Its length first, for the same reason. */
 static int hash_strings(XXH3_state_t *h, const struct gguf *g, const char *key, struct why *why)
 {
     struct gguf_array a;
@@ -60,6 +61,7 @@ static int hash_strings(XXH3_state_t *h, const struct gguf *g, const char *key, 
  * missing counts as an empty one. */
 int corpus_digest(const struct gguf *g, char ret[CORPUS_DIGEST_LEN], struct why *why)
 {
+    /* How text becomes tokens, and which of them end and begin it. */
     static const char *const strings[] = { "tokenizer.ggml.model", "tokenizer.ggml.pre" };
     static const char *const numbers[] = { "tokenizer.ggml.eos_token_id",
                                            "tokenizer.ggml.bos_token_id" };
@@ -119,7 +121,8 @@ static int check_header(const struct corpus_file_header *h, const char *path, ui
     return 0;
 }
 
-/* The checksums tell what an accident did; from here on it is what no builder of ours writes. */
+/* The checksums tell what an accident did; from here on it is what no builder of ours writes.
+ * Nothing that is computed from counts may run over: their limits are far below. */
 static int check_counts(const struct corpus_file_header *h, const char *path, struct why *why)
 {
     struct corpus_file_layout at;
@@ -157,6 +160,7 @@ static void set_parts(struct corpus *c)
     c->names = (const void *)(base + at.sources_off);
 }
 
+/* Of token i of the corpus. */
 static uint32_t id_at(const struct corpus *c, uint64_t i)
 {
     return c->ids16 ? c->ids16[i] : c->ids32[i];
@@ -199,6 +203,7 @@ static int check_documents(const struct corpus *c, const char *path, struct why 
                            (unsigned long long)d->first, d->source);
         next += d->n_tokens;
     }
+    /* Tokens behind the last document would be nobody's. */
     if (next != h->n_tokens)
         return why_set(why, -EINVAL, "%s: found documents of %llu tokens, expected %llu", path,
                        (unsigned long long)next, (unsigned long long)h->n_tokens);
@@ -220,8 +225,10 @@ static bool add_up(struct corpus *c)
         const struct corpus_file_document *d = &c->documents[i];
 
         sum += c->sources[d->source].weight * (double)d->weight * (double)d->n_tokens;
+        /* Ascending, so that a draw is a search. */
         c->below[i] = sum;
     }
+    /* Weights are finite each; their sum over 2^32 documents need not be. */
     return sum > 0 && isfinite(sum);
 }
 
@@ -240,6 +247,7 @@ static int set_sources(struct corpus *c, const char *path, struct why *why)
             return why_set(why, -EINVAL, "%s: the name of source %u is damaged", path, i);
         c->sources[i] = (struct corpus_source){ .name = c->names[i].name, .weight = 1 };
     }
+    /* Counted here, as the file says it of documents alone. */
     for (uint64_t i = 0; i < h->n_documents; i++) {
         struct corpus_source *s = &c->sources[c->documents[i].source];
 
@@ -267,6 +275,7 @@ static int map_file(struct corpus *c, const char *path, struct why *why)
                     S_ISREG(st.st_mode) ? "a file" : "no file", (long long)st.st_size);
     if (r == 0) {
         c->map_len = (size_t)st.st_size;
+        /* Private: what we never write to is shared all the same. */
         c->map = mmap(NULL, c->map_len, PROT_READ, MAP_PRIVATE, fd, 0);
         if (c->map == MAP_FAILED) {
             c->map = NULL;
@@ -353,6 +362,7 @@ void corpus_info(const struct corpus *c, struct corpus_info *ret)
         ret->n_loss += c->sources[i].n_loss;
 }
 
+/* The name is the mapping's. */
 void corpus_source(const struct corpus *c, uint32_t source, struct corpus_source *ret)
 {
     assert(source < c->head.n_sources);
@@ -367,6 +377,7 @@ void corpus_document(const struct corpus *c, uint64_t doc, struct corpus_documen
     *ret = (struct corpus_document){ d->n_tokens, d->n_loss, d->source, d->weight };
 }
 
+/* ret_loss NULL: nobody asks. */
 static void copy(const struct corpus *c, uint64_t first, uint32_t n, uint32_t *ret_ids,
                  uint8_t *ret_loss)
 {
@@ -434,6 +445,7 @@ static uint64_t draw_document(const struct corpus *c, uint64_t *state)
     return lo;
 }
 
+/* All of it carries loss: text, no conversation. */
 static bool is_plain(const struct corpus_file_document *d)
 {
     return d->n_loss == d->n_tokens;
@@ -475,6 +487,7 @@ void corpus_sample(const struct corpus *c, uint64_t seed, uint64_t index, uint32
     assert(n_tokens > 1);
     if (c->head.bos != CORPUS_NONE) {
         ret_ids[at] = c->head.bos;
+        /* Nothing before it predicts it. */
         ret_loss[at++] = 0;
     }
     for (start = at; at < n_tokens;) {
@@ -482,6 +495,7 @@ void corpus_sample(const struct corpus *c, uint64_t seed, uint64_t index, uint32
         const struct corpus_file_document *d = draw_fitting(c, &state, room, at == start);
         uint64_t from = d->first;
 
+        /* The last of the sequence. */
         if (d->n_tokens > room) {
             /* Any stretch of it, each as likely. */
             if (is_plain(d))

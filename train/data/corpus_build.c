@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* why: of whoever asked for the corpus; the first error's. */
 struct building {
     const struct corpus_build *b;
     struct corpus_text *text;
@@ -53,6 +54,7 @@ static int fail_io(struct building *g, const char *path, int err)
 
 /* --- one file --------------------------------------------------------------------------------- */
 
+/* An empty line is no document, and no mistake. */
 static bool is_blank(const char *line, size_t len)
 {
     while (len > 0 && strchr(" \t\r\n", line[len - 1]))
@@ -79,6 +81,7 @@ static int add_jsonl(struct building *g, const char *path)
         g->done.bytes_in += (size_t)len;
         if (is_blank(line, (size_t)len))
             continue;
+        /* The last line may have none. */
         len -= line[len - 1] == '\n';
         if (asprintf(&where, "%s:%zu", path, number) < 0) {
             where = NULL;
@@ -108,6 +111,7 @@ static int read_whole(struct building *g, const char *path, char **ret, size_t *
 
     if (!f || fstat(fileno(f), &st) < 0) {
         r = fail_io(g, path, errno);
+        /* One more: an empty file is no failure. */
     } else if (!(*ret = malloc((size_t)st.st_size + 1))) {
         r = fail_io(g, path, ENOMEM);
     } else {
@@ -135,6 +139,7 @@ static int add_text(struct building *g, const char *path)
     return r;
 }
 
+/* By its name: a folder has both kinds. */
 static int add_file(struct building *g, const char *path)
 {
     size_t len = strlen(path);
@@ -165,6 +170,7 @@ static int add_tree(struct building *g, char *path)
     errno = 0;
     while (r == 0 && (e = fts_read(walk))) {
         if (e->fts_level > 0 && e->fts_name[0] == '.')
+            /* Hidden files and folders; the root itself may be one. */
             (void)fts_set(walk, e, FTS_SKIP);
         /* Links, sockets and the like are left out. */
         else if (e->fts_info == FTS_F)
@@ -197,6 +203,7 @@ static int split_input(const char *input, char **ret_name, char **ret_path)
         if (len > 6 && memcmp(name + len - 6, ".jsonl", 6) == 0)
             len -= 6;
     }
+    /* One of both may be there when the other is not: the caller frees what there is. */
     *ret_name = strndup(name, len);
     *ret_path = strdup(path);
     return *ret_name && *ret_path ? 0 : -ENOMEM;
@@ -222,6 +229,7 @@ static int add_input(struct building *g, const char *input)
     return r;
 }
 
+/* Before the model is opened. */
 static int check(const struct corpus_build *b, struct why *why)
 {
     if (b->n_inputs == 0)
@@ -267,6 +275,7 @@ int corpus_build(const struct corpus_build *b, struct corpus_built *ret, struct 
         r = add_input(&g, b->inputs[i]);
     if (r == 0)
         r = corpus_writer_commit(g.writer, why);
+    /* Of a corpus that has its name. */
     if (r == 0 && ret) {
         g.done.bytes_lost = corpus_text_lost(g.text);
         *ret = g.done;

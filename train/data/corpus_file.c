@@ -39,6 +39,7 @@ struct corpus_writer {
     struct corpus_file_source *sources;
 };
 
+/* errno first: why_set may change it. */
 static int fail_io(struct corpus_writer *w, struct why *why)
 {
     int err = errno;
@@ -54,6 +55,7 @@ static int fail_memory(struct corpus_writer *w, struct why *why)
 /* To at least `need` elements, new ones zero. */
 static int grow(void *array, size_t *cap, size_t need, size_t size)
 {
+    /* Of any type: by the address of the caller's pointer. */
     void **p = array, *q;
     size_t n = *cap ? *cap : 1024;
 
@@ -86,6 +88,7 @@ int corpus_writer_open(const char *path, const struct corpus_file_header *head,
 
     if (!w)
         return why_set(why, -ENOMEM, "%s: no memory", path);
+    /* Without counts yet, and without names. */
     w->head = *head;
     w->path = strdup(path);
     w->hash = XXH3_createState();
@@ -112,6 +115,7 @@ void corpus_writer_close(struct corpus_writer *w)
 {
     if (!w)
         return;
+    /* Until commit takes it away. */
     if (w->file) {
         (void)fclose(w->file);
         (void)unlink(w->part);
@@ -140,6 +144,7 @@ int corpus_writer_source(struct corpus_writer *w, const char *name, uint32_t *re
     if (!*name || strlen(name) > CORPUS_SOURCE_MAX)
         return why_set(why, -EINVAL, "source \"%.100s\": a name of %zu bytes; 1 to %u are allowed",
                        name, strlen(name), CORPUS_SOURCE_MAX);
+    /* i is how many there are. */
     if (i == CORPUS_FILE_SOURCES)
         return why_set(why, -EINVAL, "source \"%s\" is one too many: %u are allowed", name, i);
     s = reallocarray(w->sources, i + 1, sizeof(*s));
@@ -156,6 +161,7 @@ int corpus_writer_source(struct corpus_writer *w, const char *name, uint32_t *re
 /* In half the bytes where ids have 16 bits. */
 static int put_ids(struct corpus_writer *w, const uint32_t *ids, size_t n, struct why *why)
 {
+    /* On the stack: 8 KB. */
     uint16_t narrow[4096];
     int r = 0;
 
@@ -195,6 +201,7 @@ int corpus_writer_document(struct corpus_writer *w, const uint32_t *ids, const u
         assert(ids[i] < h->n_vocab && loss[i] <= 1);
         /* New words are zero (grow). */
         w->mask[at / 64] |= (uint64_t)loss[i] << at % 64;
+        /* 0 or 1 each. */
         d->n_loss += loss[i];
     }
     h->n_tokens += n;
@@ -220,6 +227,7 @@ static int put_rest(struct corpus_writer *w, struct why *why)
         r = put(w, w->sources, at.file_len - at.sources_off, why);
     if (r < 0)
         return r;
+    /* Only now: a file that was never finished has no magic. */
     memcpy(h->magic, CORPUS_FILE_MAGIC, sizeof(h->magic));
     h->version = CORPUS_FILE_VERSION;
     h->header_len = sizeof(*h);
@@ -252,6 +260,7 @@ int corpus_writer_commit(struct corpus_writer *w, struct why *why)
 
     if (r < 0)
         return r;
+    /* The file's bytes before its name. */
     if (fflush(w->file) != 0 || fsync(fileno(w->file)) < 0 || rename(w->part, w->path) < 0)
         return fail_io(w, why);
     /* From here on close has nothing to take away: the file has its name. */

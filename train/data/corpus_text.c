@@ -53,6 +53,7 @@ static int find_marks(struct corpus_text *t, const struct gguf *g, struct why *w
     return 0;
 }
 
+/* g may be closed behind it. */
 int corpus_text_open(const struct gguf *g, struct corpus_text **ret, struct why *why)
 {
     struct corpus_text *t = calloc(1, sizeof(*t));
@@ -99,6 +100,7 @@ void corpus_text_close(struct corpus_text *t)
     free(t);
 }
 
+/* For the corpus file's head. */
 void corpus_text_marks(const struct corpus_text *t, uint32_t *ret_n_vocab, uint32_t *ret_eos,
                        uint32_t *ret_bos)
 {
@@ -107,6 +109,7 @@ void corpus_text_marks(const struct corpus_text *t, uint32_t *ret_n_vocab, uint3
     *ret_bos = t->bos;
 }
 
+/* Of all documents so far. */
 size_t corpus_text_lost(const struct corpus_text *t)
 {
     return t->lost;
@@ -123,6 +126,7 @@ static int make_room(struct corpus_text *t, size_t more)
 
     if (t->cap - t->n >= more)
         return 0;
+    /* Doubles, from 4096 on. */
     while (cap - t->n < more)
         cap *= 2;
     ids = reallocarray(t->ids, cap, sizeof(*ids));
@@ -152,6 +156,7 @@ static int encode(struct corpus_text *t, const char *text, size_t len, bool loss
             r = vocab_encoder_next(t->encoder, t->ids + t->n, t->cap - t->n, &n);
         if (r < 0)
             return r;
+        /* One flag a token: loss is of whole pieces. */
         memset(t->loss + t->n, loss, n);
         t->n += n;
     } while (r == 0);
@@ -159,6 +164,7 @@ static int encode(struct corpus_text *t, const char *text, size_t len, bool loss
     return 0;
 }
 
+/* A mark of the template's: no loss, but for an answer's end (render). */
 static int add_id(struct corpus_text *t, uint32_t id)
 {
     int r = make_room(t, 1);
@@ -225,6 +231,7 @@ static int emit(void *arg, const struct chat_piece *p)
         /* Sampling puts the begin-of-text token before a sequence. */
         return t->n == 0 && id == t->bos ? 0 : add_id(t, id);
     }
+    /* Until the next mark. */
     if (t->plain_cap - t->plain_len < p->len) {
         /* Twice, so that it seldom grows. */
         size_t cap = 2 * (t->plain_len + p->len);
@@ -244,6 +251,7 @@ static int emit(void *arg, const struct chat_piece *p)
 static int render(struct corpus_text *t, const struct chat_message *msgs, size_t n, enum chat_at at,
                   bool open_answer)
 {
+    /* The first mark behind an answer is its end. */
     size_t first = t->n;
     int r = chat_render(t->chat, msgs, n, at, open_answer, emit, t);
 
@@ -277,6 +285,7 @@ static int encode_messages(struct corpus_text *t, const struct chat_message *msg
     int r = 0;
 
     for (size_t i = 0; i < n && r == 0; i++) {
+        /* Others wait until the next answer, and are rendered with what opens it. */
         if (strcmp(msgs[i].role, "assistant") != 0)
             continue;
         r = render(t, msgs + from, i - from, at, true);
@@ -314,6 +323,7 @@ static int line_messages(struct corpus_text *t, struct json_object *list, const 
         return why_set(why, -EINVAL, "%s: \"messages\" is empty, expected at least one", where);
     if (!t->chat)
         return why_set(why, -EINVAL, "%s: found \"messages\", but %s", where, t->no_chat.text);
+    /* Strings of the JSON object, which outlives them. */
     msgs = calloc(n, sizeof(*msgs));
     if (!msgs)
         return -ENOMEM;
@@ -329,6 +339,7 @@ static int line_messages(struct corpus_text *t, struct json_object *list, const 
     }
     if (r == 0)
         r = encode_messages(t, msgs, n);
+    /* The template's codes; a sentence that is there already stays (base/why.h). */
     if (r == -EINVAL || r == -ENOTSUP)
         (void)why_set(why, r, "%s: found a role that the model's chat template does not have",
                       where);
@@ -356,6 +367,7 @@ static int line_segments(struct corpus_text *t, struct json_object *list, const 
                            "%s: segment %zu has no \"text\" that is a string and \"label\" that is "
                            "true or false",
                            where, i + 1);
+        /* Segments are encoded one by one: who writes them says where tokens end. */
         r = encode(t, text, len, json_object_get_boolean(label));
     }
     return r;
@@ -370,6 +382,7 @@ static int line_object(struct corpus_text *t, struct json_object *o, const char 
     struct json_object *list;
     int r;
 
+    /* What the document before has left. */
     t->n = 0;
     t->plain_len = 0;
     if (get_string(o, "text", &text, &len))
@@ -400,6 +413,7 @@ int corpus_text_line(struct corpus_text *t, const char *line, size_t len, const 
     if (len >= INT_MAX)
         return why_set(why, -EINVAL, "%s: a line of %zu bytes; at most %d are allowed", where, len,
                        INT_MAX - 1);
+    /* A line that was wrong leaves it in the middle. */
     json_tokener_reset(t->json);
     o = json_tokener_parse_ex(t->json, line, (int)len);
     error = json_tokener_get_error(t->json);

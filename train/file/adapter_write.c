@@ -17,6 +17,7 @@
 
 #define CHUNK 65536u /* values converted at a time */
 
+/* As safetensors has them. */
 static const char *const types[] = {
     [SAFETENSORS_F32] = "F32", [SAFETENSORS_F16] = "F16", [SAFETENSORS_BF16] = "BF16"
 };
@@ -26,6 +27,7 @@ static size_t type_bytes(enum safetensors_type t)
     return t == SAFETENSORS_F32 ? 4 : 2;
 }
 
+/* 1 of a tensor without dimensions: a number. */
 static uint64_t n_values(const struct adapter_write_tensor *t)
 {
     uint64_t n = 1;
@@ -65,7 +67,8 @@ static void put_tensor(FILE *f, const struct adapter_write_tensor *t, uint64_t *
     *at = end;
 }
 
-/* Its length and the JSON. free() it; NULL: no memory. */
+/* Its length and the JSON. free() it; NULL: no memory. Offsets follow from the shapes, so the
+ * header comes before any value is known. */
 static char *header(const struct adapter_write *w, size_t *ret_len)
 {
     uint64_t at = 0;
@@ -92,6 +95,7 @@ static char *header(const struct adapter_write *w, size_t *ret_len)
     /* So tensors are aligned to 8 in the file; safetensors allows spaces here. */
     while (ftell(f) % 8)
         fputc(' ', f);
+    /* No memory shows here, for all of the calls above. */
     if (fclose(f) != 0) {
         free(text);
         return NULL;
@@ -103,6 +107,7 @@ static char *header(const struct adapter_write *w, size_t *ret_len)
 
 static int check(const char *path, const struct adapter_write *w, struct why *why)
 {
+    /* Early, so that nothing is computed in vain; who writes in between is met by give_name. */
     if (!w->replace && access(path, F_OK) == 0)
         return why_set(why, -EEXIST, "%s: %s", path, strerror(EEXIST));
     for (size_t i = 0; i < w->n_tensors; i++) {
@@ -153,6 +158,7 @@ static int put_values(struct writer *o, enum safetensors_type type, const float 
 {
     const void *out = type == SAFETENSORS_F32 ? (const void *)x : o->half;
 
+    /* f32 goes out as it is. */
     for (uint64_t i = 0; type != SAFETENSORS_F32 && i < n; i++)
         o->half[i] = type == SAFETENSORS_F16 ? quant_f32_to_f16(x[i]) : to_bf16(x[i]);
     return fwrite(out, type_bytes(type), n, o->f) == n ? 0 : fail_io(o);
@@ -227,6 +233,7 @@ static int write_as(struct writer *o, char *temp)
 
     if (fd < 0)
         return fail_io(o);
+    /* The stream closes the descriptor. */
     o->f = fdopen(fd, "w");
     if (!o->f) {
         r = fail_io(o);
@@ -263,6 +270,7 @@ int adapter_write(const char *path, const struct adapter_write *w, struct why *w
         *o = (struct writer){ .path = path, .w = w, .why = why };
     if (o && most)
         o->fetched = malloc(most * sizeof(float));
+    /* free() below takes NULLs. */
     if (!o || (most && !o->fetched) || asprintf(&temp, "%s.%ld.tmp", path, (long)getpid()) < 0)
         r = why_set(why, -ENOMEM, "%s: no memory", path);
     else

@@ -22,6 +22,7 @@
  * more. */
 #define NORM_TOLERANCE (1.0f / 128)
 
+/* As checkpoints name them. */
 static const char letters[ADAPTER_QKV__N] = { 'q', 'k', 'v' };
 
 /* Tensors have no data: fetch reads each by its source. */
@@ -41,6 +42,7 @@ struct importing {
 static int check_published(const struct importing *g)
 {
     const struct model *m = g->in->model;
+    /* Not merged, its product is not what gists were trained with. */
     const char *lora = published_any(g->from, ".lora_");
     float *norm;
     int r;
@@ -54,6 +56,7 @@ static int check_published(const struct importing *g)
     norm = malloc(m->n_embd * sizeof(*norm));
     if (!norm)
         return why_set(g->why, -ENOMEM, "%s: no memory", g->in->from);
+    /* In f32, whatever its type is there. */
     r = published_read(g->from, NORM, m->n_embd, 1, NULL, norm, g->why);
     for (uint32_t i = 0; r == 0 && i < m->n_embd; i++)
         /* A NaN is no match. */
@@ -85,7 +88,8 @@ static int add_tensor(struct importing *g, const char *name, const char *source,
     return 0;
 }
 
-/* One projection's weight, and its bias where the model has any. */
+/* One projection's weight, and its bias where the model has any. q has all heads, k and v those
+ * that are shared. */
 static int add_projection(struct importing *g, uint32_t layer, unsigned which)
 {
     const struct model *m = g->in->model;
@@ -144,6 +148,7 @@ static int fetch(void *arg, size_t i, float *ret, struct why *why)
     return published_read(g->from, g->sources[i], t->dims[0], t->dims[1], NULL, ret, why);
 }
 
+/* "2 4 8". */
 static void numbers(const uint32_t *n, uint32_t count, char *ret, size_t size)
 {
     size_t len = 0;
@@ -157,6 +162,7 @@ static int write_adapter(struct importing *g)
 {
     const struct import *in = g->in;
     char segment[16], sinks[16], ratios[ADAPTER_RATIOS_MAX * 4];
+    /* The kind of gists that these checkpoints have, and no other. */
     struct adapter_write_pair pairs[] = {
         { "format", "gist-adapter" },
         { "version", "1" },
@@ -192,6 +198,7 @@ static int write_adapter(struct importing *g)
 int import_run(const struct import *in, struct why *why)
 {
     struct importing g = { .in = in, .why = why };
+    /* Cheap checks first; the adapter is begun when all tensors were found. */
     int r = published_open(in->from, &g.from, why);
 
     if (r == 0)

@@ -19,7 +19,7 @@
 #define ALL_F32    0u  /* general.file_type */
 #define MOSTLY_F16 1u
 
-/* A tensor of the file and what becomes of it. */
+/* A tensor of the file and what becomes of it. from is the file's, which the model holds. */
 struct tensor {
     const struct gguf_tensor *from;
     const float *p; /* its values, rows in the engine's order; NULL: the file's bytes */
@@ -28,6 +28,7 @@ struct tensor {
     uint64_t len;
 };
 
+/* pos: bytes that were written. */
 struct writer {
     const struct base *b;
     const struct gguf *g;
@@ -70,6 +71,7 @@ static const float *find_in_layer(const struct base *b, const struct base_layer 
         if (p < ADAPTER_QKV__N && l->bias && strcmp(name, biases[p]) == 0)
             return host(b, l->bias) + row;
     }
+    /* Only rows of q and k are in another order. */
     *ret_head_dim = 0;
     if (strcmp(name, "attn_norm.weight") == 0)
         return host(b, l->attn_norm);
@@ -95,6 +97,7 @@ static const float *find(const struct base *b, struct gguf_str name, uint32_t *r
     return NULL;
 }
 
+/* Dimensions that a tensor does not have are 1. */
 static uint64_t n_values(const struct gguf_tensor *t)
 {
     return t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
@@ -137,13 +140,15 @@ static void put(struct writer *w, const void *p, size_t n)
     w->pos += n;
 }
 
+/* Zeros. */
 static void pad(struct writer *w)
 {
     while (w->pos % w->alignment)
         put(w, "", 1);
 }
 
-/* The bytes up to the first record, with the file type that it has now. */
+/* The bytes up to the first record, with the file type that it has now. copy is changed in one
+ * place, where it has that key. */
 static int put_metadata(struct writer *w)
 {
     static const char key[] = "\x11\0\0\0\0\0\0\0general.file_type"; /* its length before it */
@@ -182,6 +187,7 @@ static void put_records(struct writer *w)
 
     for (size_t i = 0; i < gguf_n_tensors(w->g); i++) {
         const struct tensor *t = &w->tensors[i];
+        /* In the order of the format: name, dimensions, type, offset. */
         uint64_t name_len = t->from->name.len;
         uint32_t type = t->p ? quant_info(t->type)->gguf_type : t->from->type;
 
@@ -241,6 +247,7 @@ static int copy(const struct writer *w, const struct gguf_tensor *t, uint8_t *to
     return 0;
 }
 
+/* One at a time, in memory: an 8B's largest is a gigabyte. */
 static int put_tensor(struct writer *w, const struct tensor *t)
 {
     uint8_t *bytes = malloc(t->len);
@@ -273,6 +280,7 @@ static int put_all(struct writer *w)
     pad(w);
     for (size_t i = 0; r == 0 && i < gguf_n_tensors(w->g); i++)
         r = put_tensor(w, &w->tensors[i]);
+    /* Errors of all writes before are the stream's. */
     if (r == 0 && (ferror(w->f) || fflush(w->f) != 0 || fsync(fileno(w->f)) < 0))
         r = fail_io(w);
     return r;
@@ -309,6 +317,7 @@ int model_write(const char *path, const struct base *b, char ret_digest[33], str
 
     if (r < 0)
         return why_set(why, r, "%s: was not written: the device failed", path);
+    /* Types and lengths first: records stand before the data. */
     r = plan(&w);
     (void)gguf_get_u32(w.g, "general.alignment", &w.alignment);
     w.hash = XXH3_createState();
