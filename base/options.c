@@ -71,6 +71,7 @@ bool options_read_size(const char *s, uint64_t *ret)
     return parse_count(&any, s, strlen(s), ret);
 }
 
+/* UINT32_MAX is "auto", and so max is below it. */
 bool options_read_auto(const char *s, uint32_t max, uint32_t *ret)
 {
     char *end;
@@ -227,6 +228,7 @@ static bool set_value(const struct options_item *o, void *field, const char *val
     return false;
 }
 
+/* In the largest unit that leaves a whole number, as it would be typed. */
 static void format_size(double v, char *ret, size_t cap)
 {
     static const char letters[] = "KMGT";
@@ -443,6 +445,7 @@ static int flag_value(const struct options *o, int argc, char *const *argv, int 
     return 0;
 }
 
+/* Actions first: one may set an option as well (`sets`), and takes that one's value. */
 static int flag_parse(const struct options *o, int argc, char *const *argv, int *i,
                       struct flag *ret, struct why *why)
 {
@@ -658,6 +661,8 @@ static void print_sentences(FILE *f, const char *text)
     }
 }
 
+/* In lists of flags what is allowed stands beside numbers alone, and only where that is wanted: a
+ * choice has its words as the argument. */
 static void print_mdoc_item(FILE *f, const struct options_item *o, enum options_list_of what)
 {
     bool number = o->kind != OPTIONS_CHOICE && o->kind != OPTIONS_TEXT && o->kind != OPTIONS_YES;

@@ -100,6 +100,8 @@ static void fill_sessions(struct metrics *m, const struct sched *s)
     }
 }
 
+/* Between two frames, also in the middle of a step: nothing here changes anything, or takes longer
+ * than a look at each session. */
 void metrics_fill(struct metrics *m, struct sched *s)
 {
     const struct served *b = &s->served;

@@ -14,6 +14,7 @@
 
 /* --- Keep ------------------------------------------------------------------------------------- */
 
+/* 0, and more than there is, is as long as may be; how long that is the reply says. */
 static int keep_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
@@ -169,6 +170,8 @@ static void tell_attached(struct sched *s, struct request *r, const struct kept 
     request_finish(s, r);
 }
 
+/* Each step anew until it is free: what was found in the last one may be gone, or have another
+ * token. */
 static bool attach_work(struct sched *s, struct request *r)
 {
     uint32_t most = s->config->max_sessions;
@@ -372,6 +375,7 @@ int kept_generate(struct sched *s, struct request *r, const struct wire_req *m)
 
 /* --- Resume ----------------------------------------------------------------------------------- */
 
+/* One reader at a time: two would each have half of the answer. */
 static bool check_resume(struct sched *s, struct request *r, const struct wire_req *m,
                          const struct kept *k)
 {

@@ -47,7 +47,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, struct why *why)
     return r < 0 ? r : options_load_flags(&options, c, argc, argv, why);
 }
 
-/* Words between commas or spaces. One that is too long is cut, and then matches nothing. */
+/* Words between commas or spaces. One that is too long is cut: no name of a host is. */
 bool conf_next(const char **at, char *ret, size_t cap)
 {
     const char *p = *at + strspn(*at, ", ");

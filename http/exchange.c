@@ -116,6 +116,7 @@ static enum MHD_Result answer_json(struct exchange *x, unsigned status, struct j
     return answer_body(x, status, &t);
 }
 
+/* Refused in the words of the API that was asked, or that its path looks like. */
 static enum MHD_Result answer_problem(struct exchange *x)
 {
     const struct voice *v = x->route ? x->route->voice : route_voice(x->url);
@@ -182,10 +183,14 @@ static ssize_t on_more(void *cls, uint64_t pos, char *buf, size_t max)
     enum job_event event;
 
     (void)pos;
+    /* We are the ones that are waited for: libmicrohttpd would count the time that a prompt takes
+     * as the client's silence. */
     (void)MHD_set_connection_option(x->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
     while ((event = job_wait(j, (int)x->server->conf->keep_alive_s * 1000)) != JOB_OUTPUT) {
         if (event == JOB_QUIET) {
             x->route->voice->keep_alive(j);
+            /* The next round takes what this has put into out, and the one behind it comes here
+             * again and ends. */
         } else if (event == JOB_FAILED && !x->error_said && !j->out.lost) {
             x->error_said = true;
             x->route->voice->error(j);
@@ -243,6 +248,8 @@ static enum MHD_Result answer_job(struct exchange *x)
         return answer_problem(x);
     /* The parsed body is what counts from here on: a document twice in memory is once too often. */
     text_fini(&x->body);
+    /* The last thing that can be refused: a session that was taken has to be given back, which is
+     * the job's to do. */
     if (x->route->is_turn &&
         live_take(&x->server->lives, x->who, ask->session, ask->n_turns, &live, &x->problem) < 0)
         return answer_problem(x);
@@ -280,6 +287,7 @@ static enum MHD_Result answer_again(struct exchange *x)
         t = turns_take(&x->server->turns, x->who, x->tail, &x->problem);
     if (!t)
         return answer_problem(x);
+    /* The one that it came with, in which there is nothing yet. */
     turn_free(x->turn);
     x->turn = t;
     t->job.client_fd = x->client->fd;
@@ -392,6 +400,7 @@ static struct exchange *begin(struct door *d, struct MHD_Connection *connection,
 
     if (!x || !info || !info->socket_context)
         goto fail;
+    /* Made for every request: it holds the ask and the job, and may outlive the exchange. */
     x->turn = turn_new();
     if (!x->turn)
         goto fail;

@@ -70,6 +70,7 @@ static int read_lines(struct guard *g, FILE *f, struct why *why)
     return r;
 }
 
+/* A key is a password: a file that others can read is refused, and not warned about. */
 static int read_keys(struct guard *g, struct why *why)
 {
     const char *path = g->conf->api_keys;
@@ -201,6 +202,7 @@ bool guard_host(const struct guard *g, const char *host)
             is_listed(g->conf->hosts, name));
 }
 
+/* As an origin has it, which is where its page was loaded from. */
 static bool is_loopback(const char *name)
 {
     return strcasecmp(name, "localhost") == 0 || strcmp(name, "127.0.0.1") == 0 ||

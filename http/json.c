@@ -315,6 +315,7 @@ int json_merge(struct json_object *o, struct json_object *from)
     return r;
 }
 
+/* A '/' stays a '/': escaped it is the same JSON, and not what anybody would write. */
 void json_write(struct text *t, const struct json_object *v)
 {
     size_t len;
@@ -336,6 +337,8 @@ void json_write_text(struct text *t, const char *text)
     json_free(v);
 }
 
+/* A reference to a place of the same document ("#/...") gets `refs` in between, which is where that
+ * document stands now. Others are left as they are. */
 static void write_member(struct text *t, const char *name, const struct json_object *v,
                          const char *refs)
 {

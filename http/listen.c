@@ -31,6 +31,7 @@ static void add(struct listen *l, int fd, bool is_unix, const char *where)
 
 /* --- from the service manager ----------------------------------------------------------------- */
 
+/* For people, from the socket itself: port 0 has become a number by now. */
 static void say_where(int fd, char ret[160])
 {
     struct sockaddr_storage a;
@@ -120,6 +121,7 @@ static int split(const char *text, char host[64], char port[16])
             return -EINVAL;
         begin++;
         n -= 2;
+        /* An address of IPv6 without brackets: which colon the port stands behind can't be told. */
     } else if (memchr(begin, ':', n)) {
         return -EINVAL;
     }
@@ -235,6 +237,7 @@ void listen_close(struct listen *l)
     l->made[0] = '\0';
 }
 
+/* Without a service manager both of these do nothing. */
 void listen_ready(const struct listen *l)
 {
     (void)sd_notifyf(0, "READY=1\nSTATUS=Serving HTTP on %s", l->where);

@@ -64,6 +64,7 @@ static struct live *oldest(const struct lives *l)
     return old;
 }
 
+/* One at a time, since each is freed without the lock, and the list may be another one by then. */
 int lives_expire(struct lives *l)
 {
     for (;;) {
@@ -183,6 +184,7 @@ static struct live *find(const struct lives *l, const char *who, const char *id,
     return NULL;
 }
 
+/* Which of the reasons it was is all the same to the client: it sends the whole chat. */
 static int gone(struct problem *p, const char *id)
 {
     return problem_set(p, PROBLEM_GONE, "session",
@@ -242,6 +244,7 @@ bool live_put(struct lives *l, struct live *s, bool read)
     s->n_turns += read;
     s->busy = false;
     s->used_ns = clock_ns();
+    /* Deleted while it was busy: whoever did so could not free it under its request. */
     doomed = s->doomed;
     if (doomed)
         take_out(l, s);

@@ -29,6 +29,8 @@ static int on_loading(void *arg, unsigned percent)
     return 1; /* who asked is told so, and comes again */
 }
 
+/* A daemon that loads its model is not waited for: the client is told so and comes again, and its
+ * place is free for others meanwhile. */
 int pool_open(struct pool *p, gist_conn **ret, struct problem *problem)
 {
     unsigned percent = 0;

@@ -13,6 +13,8 @@ static bool is_one_of(const char *word, const char *const *words)
     return *words != NULL;
 }
 
+/* Pictures and sounds are refused and not left out: an answer about the text beside them would look
+ * like one about them. */
 static int read_part(const struct json_object *part, const char *const *types, const char *what,
                      const char **ret, struct problem *p)
 {

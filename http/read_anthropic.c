@@ -144,6 +144,8 @@ static void take_prefill(struct ask *a)
     prompt->n_msgs--;
 }
 
+/* What a message and the count of its tokens have in common, so that the count is of what would be
+ * read. */
 static int read_both(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root, *list, *system = json_get(o, "system");

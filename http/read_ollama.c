@@ -68,6 +68,7 @@ static int read_others(struct ask *a, const struct json_object *o, struct proble
     return 0;
 }
 
+/* Contents are texts alone here, never lists of parts; pictures would be beside them. */
 static int read_message(struct ask *a, const struct json_object *m, struct problem *p)
 {
     const char *role = "", *text = "";

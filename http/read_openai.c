@@ -10,6 +10,8 @@
 
 static const char *const text_parts[] = { "text", "input_text", "output_text", NULL };
 
+/* OpenAI's fields, and those of llama-server's that say more: ignore_eos, top_k, min_p,
+ * repeat_penalty. */
 static int read_sampling(struct ask *a, const struct json_object *o, struct problem *p)
 {
     struct gist_sampling *s = &a->sampling;
@@ -285,6 +287,7 @@ static int read_call_item(struct ask *a, const struct json_object *item, struct 
     return tools_calls(a, &line, p);
 }
 
+/* Without a type it is a message, as clients write the short form. */
 static int read_item(struct ask *a, const struct json_object *item, struct problem *p)
 {
     const char *type = "message", *text;
@@ -305,6 +308,7 @@ static int read_item(struct ask *a, const struct json_object *item, struct probl
     return read_message(a, item, "input", p);
 }
 
+/* Instructions are the system's message, ahead of all that the conversation brings. */
 static int read_input(struct ask *a, const struct json_object *o, struct problem *p)
 {
     const struct json_object *input = json_get(o, "input");

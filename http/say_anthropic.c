@@ -152,6 +152,7 @@ static void end(struct job *j)
 
 static void keep_alive(struct job *j)
 {
+    /* Before message_start a ping would be the first event, which their clients don't expect. */
     if (j->begun)
         say_event(j, "ping", json_make("{s:s}", "type", "ping"));
     else

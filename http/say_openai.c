@@ -37,7 +37,8 @@ static struct json_object *head(const struct job *j, const char *prefix, const c
                      (int64_t)j->created_s, "model", j->model);
 }
 
-/* A chunk with one choice, which it takes over. */
+/* A chunk with one choice, which it takes over. Who asked for usage gets a null of it in each chunk
+ * before the last, as from OpenAI. */
 static void chunk(struct job *j, struct json_object *o, struct json_object *choice)
 {
     int r = json_set(o, "choices", json_make("[o]", choice));

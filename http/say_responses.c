@@ -31,6 +31,7 @@ static struct json_object *all_logprobs(const struct job *j)
     return list_of(json_share(j->choices[0].logprobs));
 }
 
+/* The one part of the message; without its text where it has just begun. */
 static struct json_object *part(const struct job *j, bool with_text)
 {
     return json_make("{s:s, s:o, s:[], s:o}", "type", "output_text", "text",
@@ -213,6 +214,7 @@ static struct json_object *call_place(const struct json_object *call, int at)
     return json_make("{s:s, s:i}", "item_id", call_id(call, "fc", id), "output_index", at);
 }
 
+/* The four events that a client expects of a call, at once: its arguments came whole. */
 static void say_call(struct job *j, const struct json_object *call, int at)
 {
     event_with(j, "response.output_item.added", json_make("{s:i}", "output_index", at), "item",
@@ -231,6 +233,7 @@ static void no_call_yet(struct job *j, const struct json_object *call)
     (void)j, (void)call;
 }
 
+/* Everything is said again in the last event: a client may listen to that one alone. */
 static void end(struct job *j)
 {
     const struct json_object *calls = j->choices[0].calls;

@@ -61,6 +61,7 @@ static void keep(struct tokens *t, const struct gist_info *info, uint32_t id, co
     (void)pthread_mutex_unlock(&t->lock);
 }
 
+/* Where there was no memory for a table each is asked for again. */
 char *tokens_text(struct tokens *t, gist_conn *c, uint32_t id)
 {
     struct gist_info info;

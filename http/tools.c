@@ -37,6 +37,7 @@ static int find_function(const struct json_object *tool, const struct json_objec
                            "supported",
                            type);
     *ret = tool;
+    /* Responses and Anthropic write a tool without an object around it. */
     if (!json_get(tool, "function"))
         return 0;
     return field_object(tool, "function", ret, p);
@@ -97,6 +98,7 @@ int tools_read(struct ask *a, const struct json_object *o, const char *parameter
         return problem_no_memory(p);
     for (size_t i = 0; i < json_len(list) && r == 0; i++)
         r = read_tool(a, json_at(list, i), parameters, &lines, p);
+    /* NULL is "out of memory" to ask_message. */
     text = r == 0 && !lines.lost ? mem_copy(&a->mem, lines.bytes, lines.len) : NULL;
     if (r == 0)
         r = ask_message(a, "tools", text, p);
@@ -104,6 +106,7 @@ int tools_read(struct ask *a, const struct json_object *o, const char *parameter
     return r;
 }
 
+/* Made sure of by a grammar (tools_schema), and not left to the model. */
 int tools_must(struct ask *a, const char *name, struct problem *p)
 {
     size_t i = 0;
@@ -172,6 +175,7 @@ int tools_calls(struct ask *a, struct text *t, struct problem *p)
     return r;
 }
 
+/* Ids of calls are passed over: no template has a place for them. */
 int tools_read_calls(struct ask *a, const struct json_object *m, struct problem *p)
 {
     const struct json_object *list, *function;

@@ -259,7 +259,8 @@ static bool can_go_on(const struct turn *t)
     return !t->job.waiting || poll(p, 2, 0) > 0;
 }
 
-/* False: it is of no use any more. */
+/* False: it is of no use any more. A few rounds, since callbacks of one dispatch may have more to
+ * say than one look takes. */
 static bool go_on(struct turn *t)
 {
     enum job_event e = JOB_OUTPUT;

@@ -161,6 +161,8 @@ static ssize_t read_answer(int sock, int flags, struct handshake_answer *ret, in
 static int check_answer(const struct handshake_answer *a, size_t len, int n_fds, const char *path,
                         char *text)
 {
+    /* From what all versions share to what this one adds: a later daemon is named by its version,
+     * whatever its answer looks like. */
     if (len < ANSWER_HEAD || !handshake_magic_valid(a->magic))
         return say(text, -EPROTO, "%s answers, but not as gistd does", path);
     if (a->version != HANDSHAKE_VERSION || a->status == HANDSHAKE_BAD_VERSION)
@@ -187,6 +189,7 @@ static int say_loading(char *text, const char *path, int timeout_ms, unsigned pe
                percent, timeout_ms);
 }
 
+/* EAGAIN is the socket's time limit. */
 static int say_io(char *text, const char *path, int timeout_ms, int err)
 {
     if (err == -EAGAIN)
@@ -224,6 +227,7 @@ static int ms_left(const struct shaking *s)
     return s->deadline_ns <= now ? 0 : (int)((s->deadline_ns - now + CLOCK_MS - 1) / CLOCK_MS);
 }
 
+/* With descriptors it is none, so that there are never two sets of them. */
 static bool is_loading(const struct handshake_answer *a, ssize_t len, int n_fds)
 {
     return len == (ssize_t)sizeof(*a) && handshake_magic_valid(a->magic) &&
@@ -235,6 +239,7 @@ static int tell(struct shaking *s, uint32_t percent)
 {
     if (!s->wait->on_loading)
         return 0;
+    /* The number is the daemon's: bounded, since somebody draws a bar of it. */
     if (s->wait->on_loading(s->wait->arg, percent < 100 ? percent : 100) != 0)
         return say(s->text, -ECANCELED, "gistd at %s is still loading its model", s->path);
     set_deadline(s); /* it is alive, and who is told how far it is may want to see the end */
@@ -364,6 +369,7 @@ static int begin(struct shaking *s, int flags)
 
 /* --- waiting ---------------------------------------------------------------------------------- */
 
+/* The socket is s->sock where it went well, and closed otherwise. */
 static int connect_once(struct shaking *s, struct chan **ret_chan)
 {
     struct handshake_answer a = { 0 };
@@ -397,6 +403,7 @@ int handshake_connect(const char *path, const struct chan_geometry *want,
     set_deadline(&s);
     r = connect_once(&s, ret_chan);
     if (r == -ERESTART) {
+        /* A daemon from before features: the upper half of the version that it saw was not 0. */
         s.features = 0;
         r = connect_once(&s, ret_chan);
     }
@@ -470,6 +477,8 @@ static int next_answer(struct shaking *s, struct handshake_answer *a, int fds[N_
 
     do {
         *ret_len = read_answer(s->sock, MSG_DONTWAIT, a, fds, ret_n);
+        /* A hello that could not be sent is never answered: what is not there by now does not come.
+         */
         if (*ret_len == -EAGAIN && s->sent == 0)
             return -EAGAIN;
         if (*ret_len == 0)

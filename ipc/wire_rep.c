@@ -126,6 +126,8 @@ static int build_cache_rows(struct wire_scratch *s, const struct wire_cache_rows
     return build_cache_row_list(s, c, m);
 }
 
+/* What this daemon can do is told by fields here and not by a version: a client looks for what it
+ * wants to use. */
 static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
 {
     gistd__welcome__init(m);
@@ -144,6 +146,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->keep_seconds = r->u.welcome.keep_seconds;
 }
 
+/* Three numbers beside the sentence, so that a program need not read it. */
 static void build_error(const struct wire_rep *r, Gistd__Error *m, Gistd__Usage *usage)
 {
     gistd__error__init(m);

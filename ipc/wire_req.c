@@ -531,6 +531,8 @@ static int read_score(struct wire_scratch *s, const Gistd__Score *m, struct wire
     return read_memory(s, m->memory, &r->u.score.memory);
 }
 
+/* Lengths in bytes or tokens of the bulk, one behind the other; whether they add up to it is seen
+ * where the bulk is. */
 static int read_score_choices(struct wire_scratch *s, const Gistd__ScoreChoices *m,
                               struct wire_req *r)
 {

@@ -147,6 +147,7 @@ static int build_stats_store(struct wire_scratch *s, const struct wire_stats_sto
     return 0;
 }
 
+/* Memory that went back to the machine (--idle). */
 static void build_given_back(const struct wire_stats *st, Gistd__Stats *m)
 {
     m->idle = st->idle;
@@ -155,6 +156,7 @@ static void build_given_back(const struct wire_stats *st, Gistd__Stats *m)
     m->pressures_total = st->pressures_total;
 }
 
+/* Context in host memory that left a device's; zeros where there is no device. */
 static void build_stats_host(const struct wire_stats *st, Gistd__Stats *m)
 {
     m->host_bytes = st->host_bytes;
