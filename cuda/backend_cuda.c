@@ -37,6 +37,7 @@ static int cuda_look(struct backend_devices *d, struct why *why)
         for (uint32_t i = 0; i < d->n; i++)
             d->at[i] = (uint8_t)i;
     }
+    /* Nobody said which: the first. */
     if (d->n == 0)
         *d = (struct backend_devices){ .n = 1 };
     for (uint32_t i = 0; i < d->n && r == 0; i++)
@@ -70,6 +71,7 @@ static int open_devices(struct cuda *c, struct why *why)
     struct rt *rts[BACKEND_DEVICES_MAX];
     int r = 0;
 
+    /* Before the parts, whose stages ring it. */
     c->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (c->bell < 0)
         return why_set(why, -errno, "no descriptor for a backend");
@@ -79,6 +81,7 @@ static int open_devices(struct cuda *c, struct why *why)
 
         r = part_open(&c->parts[i], c->parts[i].number, c->bell, why);
         c->parts[i].view = view;
+        /* NULL behind a part that did not open: the loop ends then. */
         rts[i] = c->parts[i].rt;
     }
     if (r == 0 && c->n > 1 && spread_open(rts, c->n, &c->spread) < 0)
@@ -111,6 +114,7 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     for (uint32_t i = 0; i < c->n; i++)
         c->parts[i] = (struct part){ .number = o->devices.at[i] };
     c->max_rows = o->max_rows;
+    /* One device has whole layers, whatever was asked for. */
     c->split = c->n > 1 ? o->split : BACKEND_SPLIT_LAYER;
     c->n_tickets = 1; /* as a stage counts: a copy of no bytes has the ticket of the one before */
     c->bell = -1;
@@ -141,7 +145,8 @@ static void info_of(const struct part *p, struct backend_device *ret)
     (void)snprintf(ret->name, sizeof(ret->name), "%s:%u (%s)", rt_name, p->number, rt.name);
 }
 
-/* "cuda:0,1 (NVIDIA H200)": what the first is. */
+/* "cuda:0,1 (NVIDIA H200)": what the first is. A list of numbers, and what the first one is called.
+ */
 static void name_of(const struct cuda *c, const char *first, char *ret, size_t len)
 {
     const char *kind = strchr(first, ' ');
@@ -169,6 +174,7 @@ static void cuda_info(const struct backend *b, struct backend_info *ret)
         info_of(&c->parts[i], d);
         if (c->together)
             d->scratch_bytes += together_need(&c->parts[i].model, c->n, c->max_rows);
+        /* What all have together; of scratch the most that one needs. */
         ret->memory += d->memory;
         ret->memory_free += d->memory_free;
         /* Pages have the room that the fullest device leaves. */
@@ -196,6 +202,7 @@ static int cuda_reopen(struct backend *b, struct why *why)
     r = open_devices(c, why);
     if (r < 0)
         close_devices(c);
+    /* Opened again it has no model and no memory: both are made anew by the caller. */
     c->lost = r < 0;
     return r;
 }
@@ -214,6 +221,7 @@ static int need_together(const struct backend_options *o, const struct model *m,
                    : why_set(why, -ENOMEM, "no memory for a model's layers");
 
     for (uint32_t i = 0; i < o->devices.n && r == 0; i++) {
+        /* Shapes alone: no address is looked up. */
         const struct spread_view v = { .device = i, .divide = &divide };
         uint64_t here;
 
@@ -264,11 +272,13 @@ static int cuda_set_model(struct backend *b, const struct model *m, struct why *
     if (c->spread && c->divide.n == 0)
         return why_set(why, -EINVAL, "several devices have the weights of alloc_weights alone");
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        /* Each has all layers, or a part of all of them. */
         bool all = !c->spread || c->split == BACKEND_SPLIT_TENSOR;
         uint32_t n = all ? m->n_layer : c->divide.first[i + 1] - c->divide.first[i];
 
         r = part_set_model(&c->parts[i], m, n, c->max_rows, why);
     }
+    /* Either sums or links. */
     if (r == 0 && c->split == BACKEND_SPLIT_TENSOR)
         r = together_open(c->parts, c->n, c->max_rows, &c->together, why);
     else if (r == 0)
@@ -298,6 +308,8 @@ static int cuda_step(struct backend *b, const struct plan *plan, const struct fo
         return said(c, together_step(c->together, plan, stop));
     for (uint32_t i = 0; i < c->n && r == 0; i++) {
         r = use(c, &c->parts[i]);
+        /* The rows arrive behind what the device before has queued, and before what this one does.
+         */
         if (r == 0 && i > 0)
             r = pass_rows(c, i - 1, plan->n_rows);
         if (r == 0) {
@@ -365,6 +377,7 @@ static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
     return said(c, r);
 }
 
+/* asks, ret, ret_c: (n), the host's. */
 static int cuda_pick(struct backend *b, uint32_t first, uint32_t n, const struct sampler_ask *asks,
                      struct sampler_found *ret, struct sampler_candidate *ret_c)
 {
@@ -388,6 +401,7 @@ static int cuda_move(struct backend *b, const struct backend_move *m)
     return said(c, r);
 }
 
+/* host: of all lists; each writes those of its keys. */
 static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *pages,
                       uint32_t n_keys, float *host)
 {
@@ -407,6 +421,7 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* first: counted among the device's lists. */
 static int fit_on(struct cuda *c, uint32_t device, const struct backend_fit *f, uint32_t first,
                   uint32_t n)
 {
@@ -422,6 +437,7 @@ static int fit_together(struct cuda *c, const struct backend_fit *f)
     uint32_t all = f->pool->n_head_kv, each = all / c->n;
     uint32_t layer = f->first_list / all, head = f->first_list % all;
     uint32_t fits = shift_fits(c->parts[0].shift, f);
+    /* Layers at once: as many as each device has scratch for. */
     uint32_t n = head == 0 ? least(f->n_lists / all, fits / each) : 0;
     int r = 0;
 
@@ -447,6 +463,7 @@ static int cuda_fit(struct backend *b, const struct backend_fit *f)
         return fit_together(c, f);
     while (i + 1 < c->n && f->first_list / heads >= c->parts[i + 1].view.first_layer)
         i++;
+    /* Lists of one device alone, up to its last layer. */
     first = f->first_list - c->parts[i].view.first_layer * heads;
     n = c->parts[i].model.n_layer * heads - first;
     n = least(least(f->n_lists, n), shift_fits(c->parts[i].shift, f));

@@ -12,6 +12,7 @@ static int head(struct step *s, uint32_t first, uint32_t n)
 {
     const struct model_tensor *w = &s->m->output;
     const float *x = s->room.out + (size_t)first * s->m->n_embd;
+    /* Float output matrices take f32 rows. */
     bool q8 = k_matvec_takes_q8(w->type);
     struct k_matvec a = products_matvec(w);
     int r;
@@ -46,6 +47,7 @@ int step_logits(struct step *s, uint32_t first, uint32_t n, float *host)
     size_t n_vocab = s->m->n_vocab;
     int r = stage_join(s->stage);
 
+    /* Of a step that was given up there are none. */
     assert(first + n <= s->n_out);
     /* Each block is fetched before the next one overwrites it. */
     for (uint32_t at = 0, k; at < n && r == 0; at += k) {
@@ -87,6 +89,7 @@ static int put_asks(struct step *s, const struct sampler_ask *asks, uint32_t n, 
     uint32_t n_ids = 0;
     int r;
 
+    /* Only the best is wanted of all, then: no weights, no candidates. */
     *ret_draws = false;
     for (uint32_t i = 0; i < n; i++) {
         const struct sampler_ask *a = &asks[i];
@@ -109,6 +112,7 @@ static int put_asks(struct step *s, const struct sampler_ask *asks, uint32_t n, 
     return r == 0 ? stage_join(s->stage) : r;
 }
 
+/* More than there is room for: the caller takes the logits instead. */
 static bool has_candidates(const struct sampler_found *f)
 {
     return f->n > 0 && f->n <= SAMPLER_CANDIDATES_MAX;
@@ -175,6 +179,7 @@ static int pick_some(struct step *s, uint32_t first, uint32_t n, const struct sa
     }
     if (r == 0)
         r = get_found(s, n, ret);
+    /* How many there are is known now, so no more is fetched. */
     return r == 0 && draws ? get_candidates(s, n, ret, ret_c) : r;
 }
 
@@ -184,6 +189,7 @@ int step_pick(struct step *s, uint32_t first, uint32_t n, const struct sampler_a
     int r = 0;
 
     assert(first + n <= s->n_out);
+    /* Asks and results have room for so many. */
     for (uint32_t at = 0, k; at < n && r == 0; at += k) {
         k = n - at < ROOM_PICKS ? n - at : ROOM_PICKS;
         r = pick_some(s, first + at, k, asks + at, ret + at,

@@ -46,6 +46,7 @@ size_t step_need(const struct model *m, uint32_t max_rows, uint32_t max_pages)
     return opened_bytes(m, max_rows) + upload_need(m, max_rows, max_pages);
 }
 
+/* With the plan's blocks as they are by now. */
 size_t step_bytes(const struct step *s)
 {
     return s->room.len + fine_bytes(s->m) + coarse_bytes(s->m) + upload_bytes(&s->upload);
@@ -81,6 +82,7 @@ static int open_parts(struct step *s, uint32_t max_rows, struct why *why)
 {
     int r = room_open(s->rt, s->m, max_rows, &s->room);
 
+    /* Asked for before r is looked at; step_close takes it. */
     s->ask_ids = malloc((size_t)ROOM_PICKS * SAMPLER_REPEAT_MAX * sizeof(*s->ask_ids));
     if (r == 0 && !s->ask_ids)
         r = -ENOMEM;
@@ -96,6 +98,7 @@ static int open_parts(struct step *s, uint32_t max_rows, struct why *why)
     s->products = (struct products){ .stream = rt_stream(s->rt, RT_COMPUTE),
                                      .room = &s->room,
                                      .view = s->view };
+    /* The library's sentence says what is missing. */
     return gemm_open(s->products.stream, s->room.gemm, &s->products.gemm, why);
 }
 
@@ -188,6 +191,7 @@ static int norm(const struct step *s, uint32_t n_rows, const float *add, const f
                                                         .forms = forms });
 }
 
+/* own: of gists with an adapter; else the model's biases. */
 static int place(const struct step *s, uint32_t i, const struct model_layer *l)
 {
     const struct upload *u = &s->upload;
@@ -264,6 +268,7 @@ static struct product product_of(const struct step *s, uint32_t i, const float *
 
 static int run_qkv(struct step *s, uint32_t i, const struct model_layer *l)
 {
+    /* x (T, n_embd) normed, three results. */
     struct product a = product_of(s, i, s->room.xn, s->plan->n_rows, s->m->n_embd);
     int r;
 
@@ -306,6 +311,7 @@ int step_attention(struct step *s, uint32_t i, uint32_t *ret_left)
     int r = run_qkv(s, i, l);
 
     *ret_left = last ? s->plan->n_out : s->plan->n_rows;
+    /* *ret_left is 0 here when nobody wants outputs. */
     if (r < 0 || (last && s->plan->n_out == 0 && !s->plan->observes))
         return r; /* only K and V were wanted */
     r = attend(s, i);
@@ -370,6 +376,7 @@ static int run_layer(struct step *s, uint32_t i)
     return r == 0 && n_left ? step_ffn(s, i, n_left) : r;
 }
 
+/* To room.out, where outputs are asked of (cuda/outputs.c). */
 int step_last_norm(const struct step *s)
 {
     if (s->view.after || s->plan->n_out == 0)
@@ -472,6 +479,7 @@ static int run_kept(struct step *s, const struct forward_stop *stop)
         r = keep(s, k);
         k->shape = shape;
     }
+    /* Also where recording failed: then graph is NULL, and it is free. */
     k->used = ++s->n_steps;
     return r == 0 ? rt_queue(s->rt, k->graph) : r;
 }

@@ -26,6 +26,7 @@ struct cuda {
     int err;
 };
 
+/* What the table's calls are given back. */
 struct tensors_attn {
     struct cuda *c;
     struct train_attn *attn;
@@ -74,6 +75,7 @@ static void train_close(struct tensors *t)
     free(c);
 }
 
+/* Taken before a run asks for its own, so that a device which is full says so now. */
 static int open_parts(struct cuda *c, struct why *why)
 {
     void *sums = NULL;
@@ -111,6 +113,7 @@ static int train_open(unsigned n, struct tensors **ret, struct why *why)
     return 0;
 }
 
+/* Asked after a step, of all that the step queued. */
 static int train_error(struct tensors *t)
 {
     return cuda_of(t)->err;
@@ -118,6 +121,7 @@ static int train_error(struct tensors *t)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* Of the device as a whole: others may be on it. */
 static uint64_t train_left(struct tensors *t)
 {
     return rt_left(cuda_of(t)->rt);
@@ -162,6 +166,7 @@ static void train_get(struct tensors *t, void *host, const void *from, size_t n)
         said(c, rt_wait(c->rt, RT_COMPUTE));
 }
 
+/* The device's to the device's. */
 static void train_copy(struct tensors *t, void *to, const void *from, size_t n)
 {
     struct cuda *c = cuda_of(t);
@@ -180,6 +185,7 @@ static void train_clear(struct tensors *t, void *p, size_t n)
 
 /* --- lists of the host ------------------------------------------------------------------------ */
 
+/* In a list's room what follows begins aligned. */
 static size_t list_len(size_t n)
 {
     return (n + LIST_ALIGN - 1) / LIST_ALIGN * LIST_ALIGN;
@@ -219,7 +225,7 @@ static void *list_room(struct cuda *c, size_t n)
     return at;
 }
 
-/* host NULL: an empty list, NULL. */
+/* host NULL: an empty list, NULL. n bytes of the host's. */
 static void *list(struct cuda *c, const void *host, size_t n)
 {
     void *at = list_room(c, n);
@@ -236,12 +242,14 @@ static void *list(struct cuda *c, const void *host, size_t n)
 static void train_product(struct tensors *t, const struct tensors_product *p)
 {
     struct cuda *c = cuda_of(t);
+    /* Strides of one are of no use. */
     struct gemm_batch one = { *p, 1, 0, 0, 0 };
 
     if (c->err == 0 && p->m && p->n && p->k)
         said(c, gemm_batch(c->gemm, &one));
 }
 
+/* x is read alone: k_cast is of both directions. */
 static void train_narrow(struct tensors *t, enum tensors_type type, void *y, const float *x,
                          size_t n)
 {
@@ -262,6 +270,7 @@ static void train_widen(struct tensors *t, enum tensors_type type, float *y, con
         said(c, k_widen(stream(c), &a));
 }
 
+/* x is added to each row. */
 static void train_add(struct tensors *t, float *y, const float *x, uint32_t n_rows, uint32_t n)
 {
     struct cuda *c = cuda_of(t);
@@ -327,6 +336,7 @@ static void train_swiglu(struct tensors *t, enum tensors_type type, void *y, con
         said(c, k_gate(stream(c), &a));
 }
 
+/* gu is read and written over, row by row. */
 static void train_swiglu_back(struct tensors *t, enum tensors_type type, void *gu, const void *dy,
                               uint32_t n_rows, uint32_t n)
 {
@@ -371,17 +381,20 @@ static uint32_t sort_pairs(const struct tensors_give *p, uint64_t *pairs, uint32
     uint32_t *to = lists, *starts = lists + each, *from = lists + 2 * each, n = 0;
 
     for (uint32_t i = 0; i < p->n_pairs; i++)
+        /* The row in front, so that numbers sort by it. */
         pairs[i] = (uint64_t)p->to[i] << 32 | i;
     qsort(pairs, p->n_pairs, sizeof(*pairs), by_number);
     for (uint32_t i = 0; i < p->n_pairs; i++) {
         uint32_t row = (uint32_t)(pairs[i] >> 32);
 
         from[i] = p->from[(uint32_t)pairs[i]];
+        /* The first pair of another row. */
         if (n == 0 || to[n - 1] != row) {
             to[n] = row;
             starts[n++] = i;
         }
     }
+    /* Row i has pairs [starts[i], starts[i + 1]). */
     starts[n] = p->n_pairs;
     return n;
 }
@@ -423,6 +436,7 @@ static void attn_close(struct tensors_attn *a)
     free(a);
 }
 
+/* Of this module's stream and library. */
 static int attn_open(struct tensors *t, const struct tensors_heads *h, struct tensors_attn **ret)
 {
     struct tensors_attn *a = calloc(1, sizeof(*a));
@@ -505,6 +519,7 @@ static void train_loss(struct tensors *t, const struct tensors_loss *p)
     train_get(t, p->ret, a.of.ret, n_told);
 }
 
+/* Memory that is written to first: a call that failed leaves ids that exist. */
 static void train_top(struct tensors *t, const struct tensors_top *p)
 {
     struct cuda *c = cuda_of(t);
@@ -548,6 +563,7 @@ static double train_sum_squares(struct tensors *t, const float *x, size_t n)
     return c->err ? NAN : ret;
 }
 
+/* One pass over value, gradient and both moments. */
 static void train_adamw(struct tensors *t, const struct tensors_adamw *a)
 {
     struct cuda *c = cuda_of(t);

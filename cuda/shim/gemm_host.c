@@ -31,6 +31,7 @@ void gemm_close(struct gemm *g)
     free(g);
 }
 
+/* Exact. */
 static float from_bf16(uint16_t b)
 {
     uint32_t bits = (uint32_t)b << 16;
@@ -56,12 +57,13 @@ static float dot(const uint16_t *a, const uint16_t *b, uint32_t n)
     return all;
 }
 
-/* What nobody wrote is NaN, and is not read. */
+/* What nobody wrote is NaN, and is not read. So with add false y is only written. */
 static void put(float *y, bool add, float v)
 {
     *y = add ? *y + v : v;
 }
 
+/* arg is this call's own, and goes with it. */
 static void multiply(void *arg)
 {
     const struct gemm_product *p = arg;
@@ -89,6 +91,7 @@ int gemm_run(struct gemm *g, const struct gemm_product *p)
 
 /* --- of training ------------------------------------------------------------------------------ */
 
+/* at: in values, of either type. */
 static float value(const struct tensors_mat *m, size_t at)
 {
     return m->type == TENSORS_F32 ? ((const float *)m->p)[at]
@@ -119,6 +122,7 @@ static float *rows_of(const struct tensors_mat *m, size_t off, uint32_t n, uint3
     return ret;
 }
 
+/* The same order as dot: f32 and bf16 differ by their inputs alone. */
 static float dot_f32(const float *a, const float *b, uint32_t n)
 {
     float sum[8] = { 0 }, all = 0;
@@ -134,6 +138,7 @@ static float dot_f32(const float *a, const float *b, uint32_t n)
     return all;
 }
 
+/* No memory: the result stays what it was, and the test finds it. */
 static void multiply_one(const struct tensors_product *p, size_t a_off, size_t b_off, size_t c_off)
 {
     float *a = rows_of(&p->a, a_off, p->m, p->k, p->a.t),

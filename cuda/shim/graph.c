@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Any mode: nobody else uses the stream meanwhile. */
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
 {
     cudaError_t e = shim_enter();
@@ -34,6 +35,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
  * the graph's end, and nobody could wait for it. */
 static bool joined(const struct CUgraph_st *g)
 {
+    /* By branch; branch 0 need not be joined. */
     const struct op *last[BRANCHES_MAX] = { NULL };
 
     for (const struct op *op = g->first; op; op = op->next)
@@ -88,6 +90,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *ret)
         free(g);
         return shim_leave(e);
     }
+    /* Ops belong to the graph from here on. */
     *ret = g;
     return shim_leave(e);
 }
@@ -109,6 +112,7 @@ static struct op *copy_ops(struct CUgraph_st *g)
     struct op *first = NULL, **last = &first;
 
     for (struct op *op = g->first; op; op = op->next) {
+        /* With its arguments, as the caller's are gone. */
         struct op *to = op_new(op->kind, op->arg_len);
 
         copy_unseen(to, op, sizeof(*op) + op->arg_len);
@@ -153,6 +157,7 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t x, cudaGraph_t g,
 {
     cudaError_t e = shim_enter();
 
+    /* As CUDA has it: then the caller instantiates anew. */
     if (e == cudaSuccess && !same_shape(x->first, g->first))
         e = cudaErrorGraphExecUpdateFailure;
     if (ret)
@@ -187,6 +192,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t stream)
 
     if (e == cudaSuccess) {
         op = op_new(OP_GRAPH, 0);
+        /* It stays the caller's, who keeps it until it has run. */
         op->graph = x;
         op_queue(stream_of(stream), op);
     }

@@ -14,9 +14,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Of each; the machine has to have what is allocated of it, and no more. */
 #define MEMORY ((size_t)64 << 30)
 
-/* Of a device or the host's that it can reach. */
+/* Of a device or the host's that it can reach. closed: a kernel of another device must not see it
+ * now. */
 struct region {
     struct region *next;
     void *mem;
@@ -58,6 +60,7 @@ static unsigned lost_by_file(void)
 /* Once for each file: `told` until it is gone. */
 static void look_at_file(void)
 {
+    /* The length says how many calls from now. */
     unsigned n = lost_by_file();
 
     if (n && !shim.told)
@@ -80,6 +83,7 @@ cudaError_t shim_enter(void)
         sched_yield();
     }
     look_at_file();
+    /* Counted down by every call, of whatever kind. */
     if (shim.lost_in && --shim.lost_in == 0)
         shim.lost = true;
     return shim.lost ? cudaErrorDevicesUnavailable : cudaSuccess;
@@ -153,6 +157,7 @@ int shim_device(void)
     return current;
 }
 
+/* 0 also brings devices back. */
 void shim_set_lost(unsigned n)
 {
     shim.lost_in = n;
@@ -188,6 +193,7 @@ cudaError_t cudaDeviceReset(void)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* By its first byte, to be taken out of the list. */
 static struct region **find(const void *mem)
 {
     struct region **at = &shim.regions;
@@ -208,6 +214,7 @@ static struct region *region_of(const void *mem)
     return r;
 }
 
+/* Nobody told CUDA about it. */
 bool shim_is_pageable(const void *mem)
 {
     return !region_of(mem);
@@ -294,6 +301,7 @@ static size_t memory_of_each(void)
     return bytes ? (size_t)strtoull(bytes, NULL, 10) : shim.all;
 }
 
+/* Of what the test allows, not of the machine's. */
 static size_t left(int device)
 {
     size_t used = shim.used[device], all = memory_of_each();
@@ -309,6 +317,7 @@ static cudaError_t take(void **ret, size_t n, enum region_kind kind)
     *ret = NULL;
     if (n == 0)
         return cudaSuccess;
+    /* The host's memory has no limit here. */
     if (kind == REGION_DEVICE && n > left(current))
         return cudaErrorMemoryAllocation;
     r = calloc(1, sizeof(*r));
@@ -337,6 +346,7 @@ static cudaError_t give(void *mem, enum region_kind kind)
 {
     struct region **at = find(mem), *r = *at;
 
+    /* Freeing nothing is no error. */
     if (!mem)
         return cudaSuccess;
     if (!r || r->kind != kind)
@@ -366,6 +376,7 @@ cudaError_t cudaMalloc(void **ret, size_t n)
     return shim_leave(e == cudaSuccess ? take(ret, n, REGION_DEVICE) : e);
 }
 
+/* Portable or not, all devices reach it. */
 cudaError_t cudaHostAlloc(void **ret, size_t n, unsigned flags)
 {
     cudaError_t e = shim_enter();
@@ -439,6 +450,7 @@ cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_all)
 
 /* --- what it is ------------------------------------------------------------------------------- */
 
+/* Those that the shim returns. */
 static const struct error {
     cudaError_t e;
     const char *name, *text;
@@ -566,6 +578,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device)
         return cudaErrorInvalidDevice;
     if (shim.lost)
         return cudaErrorDevicesUnavailable;
+    /* 8.9: the smallest of the targets, whose shared memory is the limit (cuda/shim/shim.h). */
     *ret = (struct cudaDeviceProp){
         .totalGlobalMem = memory_of_each(), .major = 8, .minor = 9, .multiProcessorCount = 4
     };
