@@ -122,6 +122,7 @@ static __global__ void __launch_bounds__(THREADS) attend_rows(struct k_attend a)
         list_of<struct k_attend_item>(&a, a.table.items[K_ATTEND_ROWS])[blockIdx.y];
     const struct plan_piece *p = &a.pieces[it.piece];
 
+    /* Whoever comes next may begin: it waits before it looks at what this one writes. */
     grid_trigger();
     /* What fills the list up to a power of two. All threads of the block leave. */
     if (it.n_rows == 0)
@@ -154,6 +155,7 @@ static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a
     const struct k_attend_merge it = list_of<struct k_attend_merge>(&a, a.table.merges)[blockIdx.y];
     const struct plan_piece *p = &a.pieces[it.piece];
     grid_trigger();
+    /* Of no part: the result goes where it belongs. */
     const struct k_attend_item whole = { it.piece, it.row, it.n_rows, 0, 0, K_ATTEND_NONE, 1 };
     size_t step = (size_t)a.shape.n_head_kv * it.n_rows, first = it.part + (size_t)head * it.n_rows;
 
@@ -188,6 +190,7 @@ static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a
                 size_t at = first + j * step + r;
                 float m = part_m(&a)[at];
 
+                /* Sums of all parts by the same maximum. */
                 o += part_o(&a)[at * hd + i % hd] * (m == -INFINITY ? 0 : expf(m - top));
             }
             put_result(&a, p, &whole, head, r, i % hd, top, s_sum[i / hd], o);
@@ -215,6 +218,7 @@ static __global__ void __launch_bounds__(THREADS, 4) attend_shares(struct k_atte
     /* The grid is as large as the longest of all pieces wants it. */
     if (blockIdx.x >= it.n)
         return;
+    /* All of the piece's rows, and one segment's keys. */
     for (uint32_t row = 0; row < p->n * group; row += ROWS) {
         uint32_t n = p->n * group - row < ROWS ? p->n * group - row : ROWS;
 
@@ -224,6 +228,7 @@ static __global__ void __launch_bounds__(THREADS, 4) attend_shares(struct k_atte
                       pages_of(s[blockIdx.x].n_keys), &d, NULL);
         for (uint32_t r = 0; r < n && threadIdx.x < group; r++)
             if ((row + r) % group == threadIdx.x)
+                /* Of a row's whole sum the part that this segment has. */
                 sum += d.l[r] * expf(d.m[r] - row_sums(&a)[query_row(&a, p, head, row + r)]);
     }
     if (threadIdx.x < group)
@@ -254,6 +259,7 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
         return;
     uint32_t first = p->again ? weighed(&a, p)->first_page : p->first_page;
     uint32_t turn = p->again ? p->base - weighed(&a, p)->base : 0;
+    /* Of (layer, KV head, key): added to, as a segment's tokens come over many steps. */
     float *to = p->weights + ((size_t)a.layer * a.shape.n_head_kv + head) * p->seg_len + key;
     bool mine = threadIdx.x < PAGE_TOKENS && key < p->seg_len;
     float sum = mine ? *to : 0;
@@ -276,6 +282,7 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
             /* Of the own segment a row sees the keys up to its own. */
             if (!p->again && key > p->off + (row + r) / group)
                 continue;
+            /* The largest of a segment that was read again, the sum of one that is written. */
             x = x > SAMPLER_WEIGHT_LOG_MIN ? expf(x) : 0;
             sum = !p->again ? sum + x : x > sum ? x : sum;
         }
@@ -300,6 +307,7 @@ static __global__ void __launch_bounds__(THREADS) attend_asked(struct k_attend a
     if (t >= it.n)
         return;
     nth = p->off + t * p->stride + 1;
+    /* One of so many tokens, and of its heads one of so many. */
     for (uint32_t g = 0; g < group && nth % p->asked.tokens == 0; g++) {
         uint32_t at = (nth / p->asked.tokens - 1) * group + g + 1;
         size_t row = query_row(&a, p, head, t * group + g);
@@ -341,6 +349,7 @@ int k_attend_look(void *stream, const struct k_attend *a)
     const struct k_attend_table *t = &a->table;
     dim3 weights(t->most_weights, a->shape.n_head_kv, t->n_weights);
     dim3 shares(t->most_shares, a->shape.n_head_kv, t->n_shares);
+    /* A warp each. */
     dim3 asked((t->most_asked * 32 + THREADS - 1) / THREADS, a->shape.n_head_kv, t->n_asked);
     int r = 0;
 

@@ -47,8 +47,11 @@ see_page(const struct k_attend *a, const struct plan_piece *p, const struct k_at
     if (ref->turn != x->turned) { /* of all lanes */
         struct lane_turn<HD> turn;
 
+        /* Seldom: pages of a segment that follow each other are turned alike. */
         x->turned = ref->turn;
         load_turn<HD>(&a->angles, ref->turn, t, &turn);
+        /* In a high and a low part, as rows g and g + 8 of the product: f16 alone would round it.
+         * The two scores are added. */
         put_row<HD, true>(x->raw, &turn, 0, x->q);
     }
     score_page<HD, KV>(st, x->q, lane, s);
@@ -62,6 +65,7 @@ see_page(const struct k_attend *a, const struct plan_piece *p, const struct k_at
     by = soften_row(w, &x->m, &x->l);
     for (unsigned i = 0; i < 4; i++)
         s[i / 2][i % 2] = w[i];
+    /* A maximum that stays, as most do, needs no pass over the sums. */
     if (__ballot_sync(~0u, by != 1))
         for (unsigned i = 0; i < HD / 8; i++)
             for (unsigned j = 0; j < 4; j++)
@@ -76,6 +80,7 @@ see_run(const struct k_attend *a, const struct plan_piece *p, const struct k_att
         uint32_t head, const struct page_ref *refs, uint32_t n, struct page_stage<HD, KV> *stages,
         unsigned lane, struct lane_state<HD> *x)
 {
+    /* The pages that are on their way. */
     const unsigned ahead = n_stages<HD, KV> - 1;
 
     for (uint32_t i = 0; i < n + ahead; i++) {
@@ -86,6 +91,7 @@ see_run(const struct k_attend *a, const struct plan_piece *p, const struct k_att
 
             fetch_page<HD, KV>(&stages[i % (ahead + 1)], k, k + a->pool.head_bytes / 2, lane, 32);
         }
+        /* Also with nothing in it: what is waited for is counted in commits. */
         cp_async_commit();
         if (i < ahead)
             continue;
@@ -162,10 +168,12 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_decode(struct k_atte
     for (unsigned i = 0; i < HD / 8; i++)
         for (unsigned j = 0; j < 4; j++)
             x.o[i][j] = 0;
+    /* NULL: a row of zeros. */
     load_row<HD>(lane / 4 < it.n_rows ? a.q + query_row(&a, p, head, it.row + lane / 4) * HD : NULL,
                  lane % 4, x.raw);
     for (uint32_t done = 0; done < it.n_pages; done += LISTED) {
         uint32_t n = it.n_pages - done < LISTED ? it.n_pages - done : LISTED;
+        /* Shares of what is listed: of equal length, but for one. */
         uint32_t first = warp * n / WARPS, end = (warp + 1) * n / WARPS;
 
         __syncthreads();

@@ -65,6 +65,7 @@ static __device__ void turn_rows(const struct k_attend *a, const struct warp_row
     x->turned = by;
     load_turn<HD>(&a->angles, by, t, &turn);
     for (unsigned i = 0; i < 2; i++) {
+        /* From memory again: registers are full of sums. */
         load_row<HD>(w->here[i] ? a->q + query_row(a, w->p, w->head, w->row[i]) * HD : NULL, t,
                      raw);
         put_row<HD, false>(raw, &turn, i, x->q);
@@ -112,6 +113,7 @@ see_pages(const struct k_attend *a, const struct warp_rows *w, const struct page
     unsigned lane = threadIdx.x % 32;
 
     for (uint32_t step = 0; step * PAGES < n + PAGES; step++) {
+        /* Two sets, by turns. */
         struct page_stage<HD, KV> *next = stages + step % 2 * PAGES,
                                   *st = stages + (step + 1) % 2 * PAGES;
         bool short_ones = false;
@@ -129,6 +131,7 @@ see_pages(const struct k_attend *a, const struct warp_rows *w, const struct page
         cp_async_wait<1>();
         __syncthreads(); /* what the others copied */
         for (uint32_t i = (step - 1) * PAGES; i < n && i < step * PAGES; i++)
+            /* What lies behind a page's last key is anything, and 0 times NaN is NaN. */
             if (refs[i].n_keys < PAGE_TOKENS) {
                 clear_values<HD, KV>(&st[i % PAGES], refs[i].n_keys, threadIdx.x, THREADS);
                 short_ones = true;

@@ -26,6 +26,7 @@ template <typename R> static __global__ void __launch_bounds__(THREADS) dequant(
 
     grid_trigger();
     grid_wait();
+    /* Columns are whole blocks; the last thread block may have fewer. */
     if (block >= a.n_cols / 32 || r >= a.row1)
         return;
     R::pair(t, block % R::GROUPS, row, k, &bytes[0], &bytes[1]);

@@ -108,6 +108,7 @@ static __device__ float share_of(const struct k_fit *a, uint32_t i, uint32_t row
     float all = a->asked[((size_t)(a->first_list + i) * a->n_asked + row + r) * (hd + 1) + hd];
     float share = 1 / (1 + expf(all - (d->m[r] + logf(d->l[r]))));
 
+    /* A NaN, too. */
     if (!(share > FIT_LEAST_SHARE))
         return 0;
     for (uint32_t c = 0; c < hd; c++)
@@ -231,7 +232,10 @@ static __global__ void __launch_bounds__(SOLVERS) fit_choose(struct k_fit a)
     grid_wait();
     for (uint32_t i0 = 0; i0 < a.n_raw; i0 += SOLVERS) {
         uint32_t i = i0 + threadIdx.x, here = at;
+        /* Each key looks at all others: n^2, but n is a segment's. */
         bool stay = i < a.n_raw && stays(&a, p.weights, i);
+        /* How many before this one: in the warp by votes, in the block by warps, then all passes
+         * before. */
         unsigned votes = __ballot_sync(~0u, stay);
 
         __syncthreads();
@@ -282,6 +286,7 @@ template <unsigned KV> static __global__ void __launch_bounds__(THREADS) fit_att
             top = fmaxf(top, b[j]);
         top = warp_max(top);
         for (uint32_t j = threadIdx.x % 32; j < n_cols; j += 32)
+            /* Over the keys that stay alone: attention as it will be. */
             sum += b[j] = expf(b[j] - top);
         sum = warp_sum(sum);
         for (uint32_t j = threadIdx.x % 32; j < n_cols; j += 32)
@@ -385,6 +390,7 @@ static __device__ bool factor(float *g, uint32_t p, uint32_t n_keys)
         float pivot;
 
         __syncthreads();
+        /* Read by all before one divides by it. */
         pivot = sqrtf(g[(size_t)k * p + k]);
         __syncthreads();
         for (uint32_t i = k + threadIdx.x; i < p; i += SOLVERS)
@@ -410,6 +416,7 @@ static __device__ void solve(const float *l, uint32_t p, float *x, uint32_t hd)
                 sum -= l[(size_t)i * p + k] * x[(size_t)k * hd + c];
             x[(size_t)i * hd + c] = sum / l[(size_t)i * p + i];
         }
+        /* Back: L' from the last row up. */
         for (uint32_t i = p; i-- > 0;) {
             float sum = x[(size_t)i * hd + c];
 
@@ -427,6 +434,7 @@ static __global__ void __launch_bounds__(SOLVERS) fit_solve(struct k_fit a)
     bool fits;
 
     grid_wait();
+    /* All threads of the block say the same. */
     fits = factor(p.g, n < q ? n : q, n);
     if (fits)
         solve(p.g, n < q ? n : q, n <= q ? p.y : p.t, a.pool.head_dim);
@@ -442,6 +450,7 @@ static __device__ bool has_room(const struct k_fit *a, const struct part *p)
     float bad = 0;
 
     for (size_t i = threadIdx.x; i < n; i += SOLVERS)
+        /* Too large for f16 pages, or no number. */
         bad += !(fabsf(p->v[i] + p->y[i]) <= FIT_VALUE_MAX);
     return block_sum(bad) == 0;
 }

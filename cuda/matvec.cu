@@ -62,6 +62,7 @@ template <typename R, bool ONE>
 static __device__ __forceinline__ void load_x(const struct k_matvec *a, uint32_t block, unsigned g,
                                               unsigned t, struct x_part *ret)
 {
+    /* Rows of x that are not there are zeros. */
     ret->b[0] = ret->b[1] = 0;
     if (g < (ONE ? 1 : a->n_x)) {
         const uint32_t *q = (const uint32_t *)(const void *)x_at(a, g, block)->q;
@@ -254,6 +255,7 @@ template <typename R, unsigned N>
 static __global__ void __launch_bounds__(WARPS_MAX *WARP) matvec_float(struct k_matvec a)
 {
     SHARED_STATIC(float, part, [WARPS_MAX][ROWS_X][TILE_ROWS]);
+    /* A block of threads has one tile: all columns of 16 rows. */
     const uint8_t *tile = (const uint8_t *)a.w + (size_t)blockIdx.x * a.tile_len;
     unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, row = lane % 4 * 4;
     uint32_t n = (a.n_cols + R::COLS - 1) / R::COLS;
@@ -296,6 +298,7 @@ template <typename R> static int run_float(void *stream, const struct k_matvec *
 {
     dim3 grid(tile_count(a->n_rows)), dim = threads(a, a->n_cols / R::COLS / 8);
 
+    /* By powers of two, so that sums stay in registers. */
     if (a->n_x <= 1)
         return launch(grid, dim, 0, stream, matvec_float<R, 1>, *a);
     if (a->n_x <= 2)

@@ -32,6 +32,7 @@ static __device__ __forceinline__ void read_slot(const struct slot_of *s, uint32
                                                  float *v)
 {
     for (uint32_t i = threadIdx.x % 32; i < hd; i += 32) {
+        /* Keys lie by dims, values by keys. */
         k[i] = kv_at<KV>(s->k, hd, i * PAGE_TOKENS + s->slot, i, s->slot);
         v[i] = kv_at<KV>(s->v, hd, s->slot * hd + i, i, s->slot);
     }
@@ -68,6 +69,7 @@ static __device__ __forceinline__ void copy_slot(const struct slot_of *a, const 
 {
     copy_elements<T>(a->k, b->k, hd, a->slot, PAGE_TOKENS);
     copy_elements<T>(a->v, b->v, hd, a->slot * hd, 1);
+    /* Only Q8_0 has scales behind its bytes. */
     if (sizeof(T) > 1)
         return;
     copy_elements<uint16_t>(a->k + hd * PAGE_TOKENS, b->k + hd * PAGE_TOKENS, (hd + 31) / 32,
@@ -105,6 +107,7 @@ template <unsigned KV> static __global__ void __launch_bounds__(THREADS) move_ke
         }
         __syncthreads();
         if (from != to)
+            /* Rounded again, as a turned key has other values. */
             kv_store_head<KV>(k, v, hd, d.slot, d.k, d.v);
         else if (here && s.k != d.k && KV == KV_F32)
             copy_slot<uint32_t>(&s, &d, hd);
@@ -132,6 +135,7 @@ static __global__ void __launch_bounds__(THREADS) sum_squares(struct k_norms a)
             sum += x * x;
         }
         sum = warp_sum(sum);
+        /* One lane of the warp that has the key. */
         if (threadIdx.x % 32 == 0)
             a.to[(size_t)list * a.n_keys + key] = sum;
     }

@@ -27,6 +27,7 @@ struct part {
     unsigned *depths;        /* (BUCKETS): tokens of each */
 };
 
+/* Blocks of a row, the last one partly full. */
 static __host__ __device__ __forceinline__ uint32_t n_blocks(uint32_t n_vocab)
 {
     return (n_vocab + BLOCK - 1) / BLOCK;
@@ -94,6 +95,7 @@ static __global__ void __launch_bounds__(THREADS) pick_penalise(struct k_pick a)
 
     grid_trigger();
     grid_wait();
+    /* For pick_weigh, which counts into them. */
     for (uint32_t i = threadIdx.x; i < BUCKETS; i += THREADS)
         p.depths[i] = 0;
     for (uint32_t i = threadIdx.x; i < ask->n_ids; i += THREADS) {
@@ -123,6 +125,7 @@ static __global__ void __launch_bounds__(THREADS) pick_look(struct k_pick a)
         if (id >= a.n_vocab)
             break;
         bad += !is_finite(x[id]);
+        /* Of equal ones the first: ids of a thread ascend, block_best does the rest. */
         if (x[id] > b.x)
             b = { x[id], id };
     }
@@ -173,6 +176,7 @@ static __device__ __forceinline__ float weight_of(float x)
 {
     const float by[] = { 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1 };
     int32_t power = (int32_t)__fsub_rn(__fmul_rn(x, 1.44269504f), 0.5f);
+    /* ln 2 in two parts. */
     float r = __fsub_rn(x, __fmul_rn((float)power, 0.693145752f)), p = 1.0f / 5040;
 
     r = __fsub_rn(r, __fmul_rn((float)power, 1.42860677e-6f));
@@ -224,7 +228,9 @@ static __global__ void __launch_bounds__(THREADS) pick_weigh(struct k_pick a)
         if (id >= a.n_vocab)
             break;
         v = __fsub_rn(x[id], max) / ask->temperature;
+        /* Less would be denormal, or nothing. */
         v = v > SAMPLER_WEIGHT_LOG_MIN ? weight_of(v) : 0;
+        /* Logits become weights in place: later kernels look at these. */
         x[id] = w[id - first] = v;
         /* In shared order or not, counts come out the same. */
         if (v > 0 && ask->top_k)
@@ -253,6 +259,7 @@ static __device__ float weight_of_kth(const unsigned *depths, uint32_t k)
         k -= sums[at++];
     if (at == THREADS)
         return 0;
+    /* First which thread's buckets, then which of them. */
     at *= BUCKETS / THREADS;
     while (depths[at] < k)
         k -= depths[at++];
@@ -281,6 +288,7 @@ static __global__ void __launch_bounds__(THREADS) pick_cut(struct k_pick a)
     least = ask->least * mass / a.n_vocab;
     f->mass = mass;
     f->least = (float)(least > (double)ask->min_p ? least : (double)ask->min_p);
+    /* Buckets are coarse: a few more than k may stay, and the host counts again. */
     f->cut = kth > f->least ? kth : f->least;
 }
 

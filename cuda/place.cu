@@ -10,7 +10,7 @@
 #define WARPS 4u
 
 /* x turned by n positions, each product and sum rounded: the CPU's bits, as stored keys are to
- * have. */
+ * have. Not fused: an FMA rounds once where the CPU rounds twice. */
 static __device__ __forceinline__ void turn(const struct k_angles *a, float *x, uint32_t hd,
                                             uint32_t n)
 {
@@ -46,6 +46,7 @@ static __device__ void place_query(const struct k_place *a, const struct plan_ro
                                    uint32_t head, const float *own)
 {
     uint32_t hd = a->pool.head_dim;
+    /* In place; scaled here, so that scores need no factor. */
     float *q = a->q + ((size_t)t * a->n_head + head) * hd, by = 1.0f / sqrtf((float)hd);
 
     add_bias(q, bias_of(own, a->bias.q, head, hd), hd);
@@ -83,6 +84,7 @@ static __device__ void place_key(const struct k_place *a, const struct plan_row 
 
     add_bias(k, bias_of(own ? own->k : NULL, a->bias.k, head, hd), hd);
     add_bias(v, bias_of(own ? own->v : NULL, a->bias.v, head, hd), hd);
+    /* A row whose key is not kept. */
     if (row->page == PLAN_NONE)
         return;
     turn(&a->angles, k, hd, row->k_off);

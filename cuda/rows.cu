@@ -17,6 +17,7 @@
 template <typename R>
 static __device__ void embed_quantised(const struct k_embed *a, uint32_t id, float *x)
 {
+    /* Of the 16 rows in which this one lies. */
     const typename R::tile *tiles =
         (const typename R::tile *)((const uint8_t *)a->tiles + id / TILE_ROWS * a->tile_len);
     unsigned row = id % TILE_ROWS;
@@ -47,6 +48,7 @@ static __device__ void embed_float(const struct k_embed *a, uint32_t id, float *
 #define EMBED(R)                                                                                   \
     embed_quantised<R>(a, id, x);                                                                  \
     break
+/* All threads of the block, each its columns. */
 static __device__ void embed_token(const struct k_embed *a, uint32_t id, float *x)
 {
     TILES_SWITCH(a->type, EMBED, embed_float(a, id, x))
@@ -103,11 +105,13 @@ static __global__ void __launch_bounds__(WIDE) norm(struct k_norm a)
         sum += v * v;
     }
     sum = block_sum(sum);
+    /* In f32: a row has few thousand values. */
     by = 1 / sqrtf(sum / (float)a.n + a.eps) + (sum - sum); /* an infinite sum would make it 0 */
     for (uint32_t i = threadIdx.x; i < a.n; i += blockDim.x) {
         float v = x[i] * by * a.w[i];
 
         to[i] = v;
+        /* What the product behind wants, while the value is in a register. */
         store_forms(&a.forms, blockIdx.x, a.n, i, v);
     }
 }
@@ -119,6 +123,7 @@ int k_norm(void *stream, const struct k_norm *a)
 
 /* --- a column a thread ------------------------------------------------------------------------ */
 
+/* A row in y of the grid. */
 static dim3 columns(uint32_t n, uint32_t n_rows)
 {
     return dim3((n + THREADS - 1) / THREADS, n_rows);
@@ -186,6 +191,7 @@ static __global__ void __launch_bounds__(THREADS) swiglu(struct k_swiglu a)
     grid_trigger();
     grid_wait();
     if (i < a.n) {
+        /* gate is read and written by the same thread. */
         float g = a.gate[at], v = g / (1 + expf(-g)) * a.up[at];
 
         a.gate[at] = v;
@@ -240,6 +246,7 @@ int k_keep(void *stream, const struct k_keep *a)
 static __global__ void __launch_bounds__(WIDE) logprobs(struct k_logprobs a)
 {
     const float *x = a.logits + (size_t)blockIdx.x * a.n_vocab;
+    /* Two passes: a row is in the cache behind the first. */
     float most = -INFINITY, sum = 0, bad = 0;
 
     grid_trigger();

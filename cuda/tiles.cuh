@@ -13,6 +13,7 @@ template <typename T> struct read_super {
     static const unsigned GROUPS = 8;
     static const bool HALVES = false, MINS = true;
 
+    /* Minima are subtracted. */
     static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
         return { tile_half(&t->d[row]), -tile_half(&t->dmin[row]) };
@@ -48,6 +49,8 @@ struct read_q5_k : read_super<struct tile_q5_k> {
     }
 };
 
+/* Six bits as the upper ones of a byte: with its first bit turned it is four times the value, whose
+ * offset of 32 is the sign then, and d is a quarter. */
 struct read_q6_k {
     typedef struct tile_q6_k tile;
     static const unsigned GROUPS = 8;
