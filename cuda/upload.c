@@ -108,7 +108,7 @@ size_t upload_need(const struct model *m, uint32_t max_rows, uint32_t max_pages)
     return most_bytes(m, &p, &shape);
 }
 
-/* Once for a plan, and not for each step: old blocks beside new ones would be more than was said. /
+/* Once for a plan, and not for each step: old blocks beside new ones would be more than was said.
  * The step before it is over, so neither block is in use. */
 static int make_room(struct upload *u, size_t len)
 {

@@ -188,8 +188,7 @@ int corpus_writer_document(struct corpus_writer *w, const uint32_t *ids, const u
     assert(n > 0 && source < h->n_sources);
     if (n > CORPUS_FILE_TOKENS - h->n_tokens || h->n_documents == CORPUS_FILE_DOCUMENTS)
         return why_set(why, -EFBIG, "%s: more than 2^40 tokens or 2^32 documents", w->path);
-    /* Before anything is counted: a failed document leaves the writer as it was, but for ids in the
-     * file, which is given up then. */
+    /* Before anything is counted: without memory the writer stays as it was. */
     if (grow(&w->mask, &w->mask_cap, (h->n_tokens + n + 63) / 64, sizeof(*w->mask)) < 0 ||
         grow(&w->documents, &w->documents_cap, h->n_documents + 1, sizeof(*d)) < 0)
         return fail_memory(w, why);
