@@ -69,7 +69,7 @@ static int make_holder(struct sched *s, const struct client *c, struct client **
     return r;
 }
 
-/* The token and the answer's frames are somebody's text and key: overwritten. */
+/* The token is a key, and the frames are somebody's text: both are overwritten. */
 static void free_kept(struct kept *k)
 {
     if (!k)

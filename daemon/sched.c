@@ -556,7 +556,7 @@ static void disarm(struct sched *s)
 {
     struct client *c;
 
-    /* Also those that were not armed: a peer may ring as it likes. */
+    /* Of one that was not armed nothing is left to take back: its doorbell is never drained. */
     TAILQ_FOREACH (c, &s->clients, link)
         if (c->chan)
             chan_disarm(c->chan);

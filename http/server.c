@@ -236,8 +236,8 @@ void server_close(struct server *s)
         wait_for_answers(s);
     while (s->n_doors > 0)
         MHD_stop_daemon(s->doors[--s->n_doors].daemon);
-    /* Nobody asks any more: all threads of connections have ended. Turns before sessions, which
-     * they have. */
+    /* Nobody asks any more: all threads of connections have ended. Turns go before the
+     * sessions that they hold. */
     guard_close(&s->guard);
     turns_fini(&s->turns);
     lives_fini(&s->lives);
