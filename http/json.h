@@ -1,7 +1,8 @@
 /* http/json.h - JSON in and out. The one door to json-c.
  *
  * A value is a struct json_object; NULL is null. What was read is valid UTF-8 without NUL, of at
- * most JSON_VALUES_MAX values and JSON_DEPTH levels, and as strict as the standard.
+ * most JSON_VALUES_MAX values and JSON_DEPTH levels, and JSON by the standard but for control
+ * characters in texts, which models write into calls, and a 0 between a minus and a number.
  *
  * Threads    one at a time a value.
  * Ownership  json_free frees a value with all that is in it. What json_get, json_at and json_text
