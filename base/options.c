@@ -603,6 +603,8 @@ void options_print(const struct options *o, const void *from, FILE *f)
     }
 }
 
+/* Every option is a comment there: a file that is copied as it is sets nothing, and follows the
+ * defaults of later versions. */
 void options_print_example(const struct options *o, FILE *f)
 {
     char allowed[256];

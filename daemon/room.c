@@ -142,6 +142,8 @@ static bool gives_way(const struct ask *k, const struct session *x, enum kind ki
     }
 }
 
+/* Kinds of which it does not matter whether they are kept: who may take those lets the model read
+ * them once more. */
 static bool is_read_again(enum kind kind)
 {
     return kind == KIND_AGAIN || kind == KIND_OWN_AGAIN;
@@ -360,6 +362,8 @@ bool room_make(struct sched *s, const struct request *r, const struct pool_accou
     return !has(s, &k) && make_enough(s, &k);
 }
 
+/* Tried again in a later step, so what went for it is not handed to r here; room_made keeps the
+ * scheduler from sleeping until then. */
 bool room_comes(struct sched *s, const struct request *r, const struct pool_account *a, uint64_t n)
 {
     if (served_pages_come(&s->served, a, n))

@@ -66,6 +66,8 @@ static void mix(uint64_t *h, uint64_t x)
         *h = (*h ^ (x & 0xff)) * UINT64_C(0x100000001b3);
 }
 
+/* Of who is there, which sessions they have, and which request each is at: what the lists of the
+ * interface show, but for sizes. */
 static uint64_t sign_of(const struct gist_stats *st)
 {
     uint64_t h = UINT64_C(0xcbf29ce484222325);

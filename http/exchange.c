@@ -17,6 +17,8 @@
 #include <string.h>
 #include <strings.h>
 
+/* What libmicrohttpd asks for at once at most: a token's event has some 200 bytes, so this is room
+ * for all that came meanwhile. */
 #define STREAM_BLOCK (16u * 1024)
 
 /* From the first line of a request until it is completed, on its connection's thread. libmicrohttpd

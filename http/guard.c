@@ -29,6 +29,7 @@ static int add_key(struct guard *g, char *line, unsigned n, struct why *why)
     if (!key || strtok_r(NULL, " \t\r", &save))
         return why_set(why, -EINVAL, "%s, line %u: a name and a key are expected",
                        g->conf->api_keys, n);
+    /* Nothing here slows down who tries one key after the other: short ones would be found. */
     if (strlen(name) > GUARD_NAME_MAX || strlen(key) > GUARD_KEY_MAX || strlen(key) < 8)
         return why_set(
             why, -EINVAL,
@@ -186,6 +187,8 @@ static bool split_host(const char *host, char *ret, size_t cap)
     return true;
 }
 
+/* A page gets to an address by naming it, and then its origin says so; only names can be turned to
+ * another one. */
 static bool is_address(const char *name)
 {
     struct in6_addr a;

@@ -111,7 +111,7 @@ int info_tags(struct pool *pool, const char *tail, struct json_object **ret, str
     return give(json_make("{s:[o]}", "models", row(&a)), ret, p);
 }
 
-/* It is there as long as its daemon is. */
+/* It is there as long as its daemon is: what Ollama says of a model that it was told to keep. */
 int info_ps(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;

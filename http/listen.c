@@ -17,6 +17,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+/* Connections that wait until there is a thread for them: a burst of clients, and no more than
+ * kernels before 5.4 allow. */
 #define BACKLOG 128
 
 /* From here on listen_close closes it. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* JSON has no number for log 0. */
+/* JSON has no number for log 0; OpenAI's clients know this one. */
 #define LOWEST (-9999.0)
 
 void logprobs_fini(struct logprobs *l)

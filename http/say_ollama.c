@@ -40,6 +40,8 @@ static struct json_object *piece(const struct job *j, bool chat, struct json_obj
     return NULL;
 }
 
+/* The line that ends a stream, and all of an answer without one: numbers stand in it, times in
+ * nanoseconds. */
 static struct json_object *last(const struct job *j, bool chat, struct json_object *text)
 {
     const struct job_usage *u = &j->usage;

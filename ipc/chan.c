@@ -31,7 +31,8 @@
 
 #define HEAD_BYTES 64u /* struct head, and reserved */
 #define LEFT_MAX   32u /* sleeps whose rings, two each, may lie in a doorbell for one read */
-#define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+/* Its size stays what it is, and with F_SEAL_SEAL so do the seals. */
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* The first bytes of the memory. Both sides read both words all the time and write their own only
  * when they find themselves elsewhere, so that the line stays in both caches. */
