@@ -5,7 +5,7 @@
  * waiting; its callbacks, which come from gist_dispatch, move the state on, and ask the daemon
  * nothing. */
 
-#include "http/job.h"
+#include "http/job_inner.h"
 
 #include "base/clock.h"
 #include "http/say.h"
@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t random_bits(void)
+uint64_t job_random(void)
 {
     uint64_t x;
 
@@ -33,14 +33,14 @@ int job_init(struct job *j)
 {
     j->n_choices = j->ask->n_prompts * j->ask->n;
     j->choices = calloc(j->n_choices + 1, sizeof(*j->choices));
-    (void)snprintf(j->id, sizeof(j->id), "%016llx%08x", (unsigned long long)random_bits(),
-                   (unsigned)random_bits());
+    (void)snprintf(j->id, sizeof(j->id), "%016llx%08x", (unsigned long long)job_random(),
+                   (unsigned)job_random());
     j->created_s = (uint64_t)time(NULL);
     j->begun_ns = clock_ns();
     return j->choices ? 0 : problem_no_memory(&j->problem);
 }
 
-static void close_session(struct job *j)
+void job_close_session(struct job *j)
 {
     gist_close(j->base);
     j->base = NULL;
@@ -83,7 +83,7 @@ static void give_back(struct job *j)
     if (c && j->waiting) {
         pool_drop(j->pool, c); /* with its sessions */
     } else if (c) {
-        close_session(j);
+        job_close_session(j);
         (void)gist_set_deadline(c, 0);
         gist_on_loading(c, NULL, NULL);
         pool_put(j->pool, c);
@@ -109,20 +109,20 @@ void job_fini(struct job *j)
     text_fini(&j->out);
 }
 
-static void fail(struct job *j)
+void job_fail(struct job *j)
 {
     (void)problem_of_gist(&j->problem, j->conn);
 }
 
 /* What is asked next ends with the time that there is for all of it. */
-static int set_deadline(struct job *j)
+int job_set_deadline(struct job *j)
 {
     uint64_t until = j->begun_ns + j->ask->deadline_ms * CLOCK_MS;
     int left = clock_until_ms(until, clock_ns());
 
     if (!j->ask->deadline_ms || gist_set_deadline(j->conn, left > 0 ? (unsigned)left : 1) == 0)
         return 0;
-    fail(j);
+    job_fail(j);
     return -1;
 }
 
@@ -171,7 +171,7 @@ static void open_session(struct job *j)
         if (gist_open(j->conn, &policy, &j->base) == 0)
             return;
     }
-    fail(j);
+    job_fail(j);
 }
 
 /* A live one is open, or is from now on. */
@@ -196,7 +196,7 @@ static void take_session(struct job *j)
 }
 
 /* What the last tokens stand on. */
-static void stand_on(struct job_usage *to, const struct gist_usage *u)
+void job_stand_on(struct job_usage *to, const struct gist_usage *u)
 {
     to->raw = u->raw_tokens;
     to->gist_tokens = u->gist_tokens;
@@ -227,11 +227,11 @@ static void on_read(void *arg, int err, const struct gist_result *result)
         return;
     }
     if (err < 0) {
-        fail(j);
+        job_fail(j);
         return;
     }
     add_read(&j->usage, &result->usage);
-    stand_on(&j->usage, &result->usage);
+    job_stand_on(&j->usage, &result->usage);
     j->n_read = j->n_all = result->usage.prompt_tokens;
     j->state = j->state == JOB_READING ? JOB_CONTINUING : JOB_CHOICE;
 }
@@ -290,7 +290,7 @@ static void read_prompt(struct job *j)
         return;
     gist_on_progress(j->base, on_progress, j);
     gist_info(j->conn, &info);
-    if (check_tools(j, &info) < 0 || set_deadline(j) < 0)
+    if (check_tools(j, &info) < 0 || job_set_deadline(j) < 0)
         return;
     j->state = JOB_READING;
     j->waiting = true;
@@ -306,7 +306,7 @@ static void read_prompt(struct job *j)
         r = gist_append_text_start(j->base, p->text, p->len, GIST_SPECIAL, on_read, j, &j->request);
     if (r < 0) {
         j->waiting = false;
-        fail(j);
+        job_fail(j);
     }
 }
 
@@ -321,319 +321,18 @@ static void continue_answer(struct job *j)
         j->state = JOB_CHOICE;
         return;
     }
-    if (set_deadline(j) < 0)
+    if (job_set_deadline(j) < 0)
         return;
     j->waiting = true;
     /* Where the tag is a token it is meant as one. */
     if (gist_append_text_start(j->base, tag ? call : p->text, tag ? sizeof(call) - 1 : p->len,
                                tag ? GIST_SPECIAL : 0, on_read, j, &j->request) < 0) {
         j->waiting = false;
-        fail(j);
+        job_fail(j);
     }
 }
 
-/* --- answering -------------------------------------------------------------------------------- */
-
-/* Of the choices, the one that is this answer to the prompt that it is at. */
-static size_t choice_of(const struct job *j, size_t answer)
-{
-    return j->prompt * j->ask->n + answer;
-}
-
-static void say_piece(struct job *j, const char *text, size_t len)
-{
-    struct job_choice *c = &j->choices[j->choice];
-    bool kept = !j->ask->stream || j->voice->keeps_text;
-
-    if (kept)
-        text_add(&c->text, text, len);
-    if (kept && j->said && json_join(c->logprobs, json_share(j->said)) < 0)
-        j->out.lost = true;
-    if (j->ask->stream)
-        j->voice->text(j, text, len);
-    c->n_text += len;
-    json_free(j->said);
-    j->said = NULL;
-}
-
-static void begin_stream(struct job *j)
-{
-    if (!j->begun && j->ask->stream)
-        j->voice->begin(j);
-    j->begun = true;
-}
-
-/* Before anything of the answer is said. */
-static void begin_choice(struct job *j)
-{
-    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
-    struct job_choice *c = &j->choices[j->choice];
-
-    if (c->begun)
-        return;
-    c->begun = true;
-    begin_stream(j);
-    if (j->ask->stream)
-        j->voice->choice(j);
-    if (j->ask->echo)
-        say_piece(j, p->text, p->len);
-}
-
-static void on_said(void *arg, const char *text, size_t len)
-{
-    begin_choice(arg);
-    say_piece(arg, text, len);
-}
-
-static void on_call(void *arg, const char *name, struct json_object *arguments)
-{
-    struct job *j = arg;
-    struct job_choice *c = &j->choices[j->choice];
-    struct json_object *call;
-    char id[64];
-
-    begin_choice(j);
-    if (!c->calls)
-        c->calls = json_make("[]");
-    (void)snprintf(id, sizeof(id), "%s%zx_%zx", j->id, j->choice, json_len(c->calls));
-    call = json_make("{s:s, s:s, s:o}", "id", id, "name", name, "arguments", arguments);
-    if (j->ask->stream && call)
-        j->voice->call(j, call);
-    if (json_add(c->calls, call) < 0)
-        j->out.lost = true;
-}
-
-static void end_choice(struct job *j, size_t choice)
-{
-    struct job_choice *c = &j->choices[choice];
-
-    if (c->ended)
-        return;
-    c->ended = true;
-    j->choice = choice;
-    logprobs_clear(&c->pieces); /* of tokens without a text, such as the last */
-    begin_choice(j);
-    if (j->ask->n_tools > 0)
-        calls_end(&c->parser);
-    j->out.lost |= c->parser.held.lost;
-    if (j->ask->stream)
-        j->voice->choice_end(j);
-}
-
-static int on_answers(void *arg, uint32_t answer, const char *text, size_t len, const uint32_t *ids,
-                      size_t n_ids)
-{
-    struct job *j = arg;
-    struct job_choice *c = &j->choices[choice_of(j, answer)];
-
-    (void)ids;
-    j->choice = choice_of(j, answer);
-    c->n_tokens += (uint32_t)n_ids;
-    if (j->ask->logprobs)
-        logprobs_piece(&c->pieces, text, len);
-    else if (j->ask->n_tools > 0)
-        calls_add(&c->parser, text, len);
-    else
-        on_said(j, text, len);
-    return 0;
-}
-
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
-{
-    return on_answers(arg, 0, text, len, ids, n_ids);
-}
-
-static void on_logprob(void *arg, const struct gist_logprob *token)
-{
-    struct job *j = arg;
-
-    logprobs_token(&j->choices[choice_of(j, token->answer)].pieces, token);
-}
-
-/* One that has pieces to be told, of all that have some in turn; NULL: none has. */
-static struct job_choice *untold(struct job *j)
-{
-    if (j->state != JOB_ANSWERING && j->state != JOB_ANSWERED)
-        return NULL;
-    for (size_t i = 0; i < j->ask->n; i++) {
-        size_t at = (j->turn + i) % j->ask->n;
-        struct job_choice *c = &j->choices[choice_of(j, at)];
-
-        if (c->pieces.n_pieces > 0) {
-            j->turn = at;
-            return c;
-        }
-    }
-    return NULL;
-}
-
-/* What came first with log-probabilities. Tokens' texts are asked for, and more may come meanwhile,
- * perhaps faster than it can be told: what is asked with is a copy, and it is one piece a time, so
- * that who waits for it has it, and who left is noticed. */
-static void tell_piece(struct job *j, struct job_choice *c)
-{
-    struct logprobs_piece piece = c->pieces.pieces[0];
-    struct logprobs_token *copy = calloc(piece.n_tokens + 1, sizeof(*copy));
-    struct json_object *said = NULL;
-
-    if (copy && piece.n_tokens > 0)
-        memcpy(copy, c->pieces.tokens, piece.n_tokens * sizeof(*copy));
-    if (copy)
-        said = logprobs_json(copy, piece.n_tokens, j->tokens, j->conn);
-    free(copy);
-    if (!said || c->pieces.lost) {
-        json_free(said);
-        (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "log-probabilities cannot be told: %s",
-                          gist_error(j->conn));
-        return;
-    }
-    j->choice = (size_t)(c - j->choices);
-    begin_choice(j);
-    j->said = said;
-    say_piece(j, c->pieces.texts.bytes, piece.len);
-    logprobs_told(&c->pieces);
-    j->turn++;
-    if (c->answered && c->pieces.n_pieces == 0)
-        end_choice(j, j->choice);
-}
-
-/* A grammar is refused by the same code as what has no room just now. Asking again helps with the
- * latter alone, which is rare: clients do so by themselves when they are told 429. */
-static void fail_answer(struct job *j)
-{
-    bool grammar = j->ask->must_call || j->ask->sampling.grammar != GIST_ANY_TEXT;
-
-    if (grammar && gist_error_code(j->conn) == GIST_E_LIMIT)
-        (void)problem_set(&j->problem, PROBLEM_INVALID, NULL, "%s", gist_error(j->conn));
-    else
-        fail(j);
-}
-
-/* One has ended; others may go on. */
-static void on_answer(void *arg, uint32_t answer, const struct gist_result *result)
-{
-    struct job *j = arg;
-    struct job_choice *c = &j->choices[choice_of(j, answer)];
-
-    c->reason = result->reason;
-    c->n_tokens = result->usage.generated_tokens;
-    c->answered = true;
-    j->usage.generated += result->usage.generated_tokens;
-    j->usage.generate_ns += result->usage.generate_ns;
-    if (c->pieces.n_pieces == 0)
-        end_choice(j, choice_of(j, answer));
-}
-
-static void on_answered(void *arg, int err, const struct gist_result *result)
-{
-    struct job *j = arg;
-
-    if (!j->conn)
-        return;
-    j->waiting = false;
-    if (err == -ECANCELED && j->stopped) { /* what was said stays */
-        j->usage.generated += j->choices[choice_of(j, 0)].n_tokens;
-        j->state = JOB_ANSWERED;
-        return;
-    }
-    if (err < 0) {
-        fail_answer(j);
-        return;
-    }
-    if (j->ask->n == 1)
-        on_answer(j, 0, result);
-    stand_on(&j->usage, &result->usage);
-    j->stopped = false; /* too late */
-    j->state = JOB_ANSWERED;
-}
-
-/* What answers that may or must call begin with. */
-static void begin_calls(struct job *j, struct gist_sampling *s)
-{
-    const struct ask *a = j->ask;
-
-    for (size_t i = 0; i < a->n; i++) {
-        struct calls *c = &j->choices[choice_of(j, i)].parser;
-
-        c->tools = a->tools;
-        c->n_tools = a->n_tools;
-        c->on_text = on_said;
-        c->on_call = on_call;
-        c->arg = j;
-        calls_begin(c, a->must_call);
-    }
-    if (!a->must_call)
-        return;
-    s->grammar = GIST_JSON_SCHEMA;
-    s->grammar_text = tools_schema(&j->mem, a, gist_tools(j->conn));
-    s->grammar_len = s->grammar_text ? strlen(s->grammar_text) : 0;
-    j->out.lost |= !s->grammar_text;
-}
-
-static void begin_answers(struct job *j)
-{
-    struct gist_sampling s = j->ask->sampling;
-    uint32_t n = j->ask->n;
-    int r;
-
-    if (set_deadline(j) < 0)
-        return;
-    /* A seed that was given holds for the whole request: answers to several prompts must still
-     * differ, and do so the same way each time. */
-    s.seed = j->ask->has_seed ? s.seed + choice_of(j, 0) : random_bits() >> 1;
-    s.on_logprob = on_logprob;
-    if (j->ask->n_tools > 0)
-        begin_calls(j, &s);
-    for (size_t i = 0; j->ask->logprobs && i < n; i++)
-        if (!(j->choices[choice_of(j, i)].logprobs = json_make("[]")))
-            j->out.lost = true;
-    j->state = JOB_ANSWERING;
-    j->waiting = true;
-    /* A single one may have the session itself, and a live one goes on with it. */
-    r = n == 1 ? gist_generate_start(j->base, &s, on_text, on_answered, j, &j->request)
-               : gist_generate_several_start(j->base, &s, n, on_answers, on_answer, on_answered, j,
-                                             &j->request);
-    if (r < 0) {
-        j->waiting = false;
-        fail(j);
-    } else if (j->stopped) { /* the prompt was read before it heard of that */
-        (void)gist_cancel(j->conn, j->request);
-    }
-}
-
-static void next_prompt(struct job *j)
-{
-    if (!j->live)
-        close_session(j);
-    j->prompt++;
-    j->turn = 0;
-    j->state = j->prompt < j->ask->n_prompts ? JOB_OPEN : JOB_ENDED;
-    if (j->state == JOB_ENDED && j->ask->stream)
-        j->voice->end(j);
-}
-
-static void end_answers(struct job *j)
-{
-    for (size_t i = 0; i < j->ask->n; i++) /* one that was stopped has not */
-        end_choice(j, choice_of(j, i));
-    next_prompt(j);
-}
-
-/* The prompt is read, and its number is known. */
-static void choose(struct job *j)
-{
-    j->usage.prompt += j->n_all;
-    if (j->ask->count_only) {
-        j->state = JOB_ENDED;
-        return;
-    }
-    if (j->voice->early)
-        begin_stream(j);
-    if (j->ask->no_answer)
-        next_prompt(j);
-    else
-        begin_answers(j);
-}
+/* --- from step to step ------------------------------------------------------------------------ */
 
 /* An ask without a prompt wants to know whether there is a model. */
 static void begin_nothing(struct job *j)
@@ -659,10 +358,10 @@ static void advance(struct job *j)
         continue_answer(j);
         break;
     case JOB_CHOICE:
-        choose(j);
+        job_choose(j);
         break;
     case JOB_ANSWERED:
-        end_answers(j);
+        job_end_answers(j);
         break;
     default:
         break;
@@ -681,7 +380,7 @@ static bool counted(struct job *j)
     if (!j->ask->count_only || !j->conn || !j->waiting || j->n_all == 0)
         return false;
     if (p->len > 0 && gist_tokenize(j->conn, p->text, p->len, 0, &ids, &n) < 0) {
-        fail(j);
+        job_fail(j);
         return true;
     }
     free(ids);
@@ -710,7 +409,7 @@ static int wait_once(struct job *j, int timeout_ms)
                           { j->live ? j->live->stop_fd : -1, POLLIN, 0 } };
 
     if (p[0].fd < 0) {
-        fail(j);
+        job_fail(j);
         return 0;
     }
     if (poll(p, 4, timeout_ms) < 0 && errno != EINTR) {
@@ -726,7 +425,7 @@ static int wait_once(struct job *j, int timeout_ms)
         stop(j);
     /* A daemon that died tells it to the callbacks of what was open. */
     if (p[0].revents && gist_dispatch(j->conn) < 0)
-        fail(j);
+        job_fail(j);
     return 0;
 }
 
@@ -759,9 +458,9 @@ enum job_event job_wait(struct job *j, int timeout_ms)
     struct job_choice *c;
 
     for (;;) {
-        c = untold(j);
+        c = job_untold(j);
         if (c && j->conn && !j->problem.kind)
-            tell_piece(j, c);
+            job_tell_piece(j, c);
         tick(j);
         if (j->out.lost)
             (void)problem_no_memory(&j->problem);
@@ -774,7 +473,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
             return JOB_FAILED;
         if (j->state == JOB_ENDED)
             return JOB_DONE;
-        c = untold(j);
+        c = job_untold(j);
         if (!j->waiting && !c) {
             advance(j);
             continue;
