@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+/* For names of answers and for seeds: that two are hardly ever the same is enough, so the clock
+ * will do where the kernel has no random bits yet. */
 uint64_t job_random(void)
 {
     uint64_t x;
@@ -32,6 +34,7 @@ uint64_t job_random(void)
 int job_init(struct job *j)
 {
     j->n_choices = j->ask->n_prompts * j->ask->n;
+    /* One more: an ask without a prompt has none, and NULL means "no memory". */
     j->choices = calloc(j->n_choices + 1, sizeof(*j->choices));
     (void)snprintf(j->id, sizeof(j->id), "%016llx%08x", (unsigned long long)job_random(),
                    (unsigned)job_random());
@@ -60,6 +63,7 @@ static void give_live(struct job *j)
         live_drop(j->lives, s);
         j->session[0] = '\0';
     } else {
+        /* The next request on it has other ears. */
         gist_on_progress(j->base, NULL, NULL);
         gist_on_loading(s->conn, NULL, NULL);
         (void)gist_set_deadline(s->conn, 0);
@@ -109,6 +113,7 @@ void job_fini(struct job *j)
     text_fini(&j->out);
 }
 
+/* The first problem stays: what follows from it is of no interest. */
 void job_fail(struct job *j)
 {
     (void)problem_of_gist(&j->problem, j->conn);
@@ -128,6 +133,8 @@ int job_set_deadline(struct job *j)
 
 /* --- reading the prompt ----------------------------------------------------------------------- */
 
+/* A model that was given back (gistd --idle) comes back for a request. 0 is kept for "nothing is
+ * loaded". */
 static int on_loading(void *arg, unsigned percent)
 {
     struct job *j = arg;
@@ -142,6 +149,8 @@ static int connect_job(struct job *j)
 
     if (j->live && live_connect(j->lives, j->live, &j->problem) < 0)
         return -1;
+    /* fresh: it is not renewed when it turns out to be dead, since what the session holds is gone
+     * with it. */
     if (j->live) {
         j->conn = j->live->conn;
         j->fresh = true;
@@ -206,6 +215,7 @@ void job_stand_on(struct job_usage *to, const struct gist_usage *u)
     to->ratio = u->ratio;
 }
 
+/* What an answer begins with is read by an append of its own: both count. */
 static void add_read(struct job_usage *to, const struct gist_usage *u)
 {
     to->computed += u->computed_tokens;
@@ -214,6 +224,7 @@ static void add_read(struct job_usage *to, const struct gist_usage *u)
     to->prompt_ns += u->prompt_ns;
 }
 
+/* The end of an append. Without a connection the job has given it up already. */
 static void on_read(void *arg, int err, const struct gist_result *result)
 {
     struct job *j = arg;
@@ -236,6 +247,7 @@ static void on_read(void *arg, int err, const struct gist_result *result)
     j->state = j->state == JOB_READING ? JOB_CONTINUING : JOB_CHOICE;
 }
 
+/* For who is told how far it is, and for who wants the number alone (counted). */
 static void on_progress(void *arg, uint32_t n_read, uint32_t n_all)
 {
     struct job *j = arg;
@@ -417,6 +429,7 @@ static int wait_once(struct job *j, int timeout_ms)
                           strerror(errno));
         return 0;
     }
+    /* First of all: for who is gone nothing else is done. */
     if (p[1].revents)
         return -1;
     if (p[2].revents)
@@ -474,6 +487,8 @@ enum job_event job_wait(struct job *j, int timeout_ms)
         if (j->state == JOB_ENDED)
             return JOB_DONE;
         c = job_untold(j);
+        /* With pieces that are not told yet the state stays, and they are told first, one in each
+         * round. */
         if (!j->waiting && !c) {
             advance(j);
             continue;
@@ -485,6 +500,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
     }
 }
 
+/* What is taken stays where it is until all is: no byte is moved for the sake of a few. */
 size_t job_take(struct job *j, char *ret, size_t cap)
 {
     size_t n = j->out.len - j->out_at;

@@ -1,3 +1,10 @@
+/* http/job_answer.c - answers to the prompt that was read: started together, told as they come,
+ * ended one by one.
+ *
+ * libgist's callbacks bring text, log-probabilities and ends, of any of the answers. They note what
+ * they bring, or have the voice say it into job.out; only what needs the daemon once more, the
+ * texts of other tokens, waits for job_wait (job_tell_piece). */
+
 #include "http/job_inner.h"
 
 #include "http/say.h"
@@ -14,6 +21,8 @@ static size_t choice_of(const struct job *j, size_t answer)
     return j->prompt * j->ask->n + answer;
 }
 
+/* To the stream, and to the answer's text where somebody will want it whole: without a stream, or a
+ * voice that says it again (keeps_text). What was said about its tokens goes along (`said`). */
 static void say_piece(struct job *j, const char *text, size_t len)
 {
     struct job_choice *c = &j->choices[j->choice];
@@ -30,6 +39,7 @@ static void say_piece(struct job *j, const char *text, size_t len)
     j->said = NULL;
 }
 
+/* Once a job. From here on what fails is said within the stream, under a status of 200. */
 static void begin_stream(struct job *j)
 {
     if (!j->begun && j->ask->stream)
@@ -59,6 +69,7 @@ static void on_said(void *arg, const char *text, size_t len)
     say_piece(arg, text, len);
 }
 
+/* Ids are made here: models write none. They are unlike for all calls of all answers. */
 static void on_call(void *arg, const char *name, struct json_object *arguments)
 {
     struct job *j = arg;
@@ -77,6 +88,7 @@ static void on_call(void *arg, const char *name, struct json_object *arguments)
         j->out.lost = true;
 }
 
+/* Once, from wherever its end is noticed first. */
 static void end_choice(struct job *j, size_t choice)
 {
     struct job_choice *c = &j->choices[choice];
@@ -94,6 +106,8 @@ static void end_choice(struct job *j, size_t choice)
         j->voice->choice_end(j);
 }
 
+/* A piece of one of the answers: to who tells it with its log-probabilities, to who looks for calls
+ * in it, or straight out. */
 static int on_answers(void *arg, uint32_t answer, const char *text, size_t len, const uint32_t *ids,
                       size_t n_ids)
 {
@@ -117,6 +131,7 @@ static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids,
     return on_answers(arg, 0, text, len, ids, n_ids);
 }
 
+/* Before the text that its token is part of. */
 static void on_logprob(void *arg, const struct gist_logprob *token)
 {
     struct job *j = arg;
@@ -198,6 +213,8 @@ static void on_answer(void *arg, uint32_t answer, const struct gist_result *resu
         end_choice(j, choice_of(j, answer));
 }
 
+/* All answers have ended, or their request has failed. For several the end of each came before
+ * (on_answer). */
 static void on_answered(void *arg, int err, const struct gist_result *result)
 {
     struct job *j = arg;
@@ -252,8 +269,8 @@ static void begin_answers(struct job *j)
 
     if (job_set_deadline(j) < 0)
         return;
-    /* A seed that was given holds for the whole request: answers to several prompts must still
-     * differ, and do so the same way each time. */
+    /* A seed is for the whole request: answers to several prompts must still differ, in the same
+     * way each time. */
     s.seed = j->ask->has_seed ? s.seed + choice_of(j, 0) : job_random() >> 1;
     s.on_logprob = on_logprob;
     if (j->ask->n_tools > 0)
@@ -275,6 +292,7 @@ static void begin_answers(struct job *j)
     }
 }
 
+/* Each prompt has a session of its own; a live one goes on. */
 static void next_prompt(struct job *j)
 {
     if (!j->live)
