@@ -249,14 +249,13 @@ static void stand_all_in(struct hydrate_job *j)
     for (uint32_t i = 0; i < j->n; i++) {
         struct wanted *w = &j->wanted[i];
 
-        if (w->pages)
-            hydrate_stand_in(
-                j->memory,
-                &(struct hydrated){ .segment = w->segment,
-                                    .rung = ladder_rung(&j->memory->ladder, w->segment),
-                                    .place = w->place,
-                                    .from = w->from },
-                w->pages);
+        struct hydrated d = { .segment = w->segment,
+                              .rung = ladder_rung(&j->memory->ladder, w->segment),
+                              .place = w->place,
+                              .from = w->from };
+
+        if (w->pages && !hydrate_stand_in(j->memory, &d, w->pages))
+            w->from = HYDRATE_NOWHERE; /* missed, if that counts */
         w->pages = NULL;
     }
 }

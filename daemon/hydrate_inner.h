@@ -11,9 +11,9 @@
 /* The prompt points to it, and it does not come. */
 void hydrate_miss(struct memory *m, uint32_t segment);
 
-/* Raw pages, which are the account's, take the place of the segment's gists on a rung. Without room
- * for both they go back, and it is missed. */
-void hydrate_stand_in(struct memory *m, const struct hydrated *what, const uint32_t *pages);
+/* Raw pages, which are the account's, take the place of the segment's gists on a rung. False: there
+ * is no room for both, and they went back. */
+bool hydrate_stand_in(struct memory *m, const struct hydrated *what, const uint32_t *pages);
 
 /* Its gists are the sequence's again. */
 void hydrate_go_back(struct memory *m, struct hydrated *d);

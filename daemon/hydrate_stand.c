@@ -35,7 +35,7 @@ static int hold(struct seq *s, uint32_t n, const uint32_t *pages, uint32_t **ret
 }
 
 /* Raw pages, which are the account's, take the place of the segment's gists on a rung. */
-void hydrate_stand_in(struct memory *m, const struct hydrated *what, const uint32_t *pages)
+bool hydrate_stand_in(struct memory *m, const struct hydrated *what, const uint32_t *pages)
 {
     struct seq *s = m->seq;
     struct hydration *h = &m->hydration;
@@ -46,8 +46,7 @@ void hydrate_stand_in(struct memory *m, const struct hydrated *what, const uint3
     d.n_keys = s->segments[segment].n_keys;
     if (hold(s, seq_n_pages(d.n_keys), seq_pages(s, segment), &d.pages) < 0) {
         pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
-        hydrate_miss(m, segment);
-        return;
+        return false;
     }
     seq_lengthen(s, segment, pages);
     asked_stand(&m->asked, s, n_changes);
@@ -55,6 +54,7 @@ void hydrate_stand_in(struct memory *m, const struct hydrated *what, const uint3
     h->held[h->n++] = d;
     if (m->n_plain > h->n_read)
         m->n_plain = h->n_read;
+    return true;
 }
 
 /* Its gists are the sequence's again. */
@@ -238,7 +238,8 @@ void hydrate_stay(struct memory *m, uint32_t segment, uint32_t *pages, bool pack
         tier_hold(&m->kept, memory_lasts(m));
         if (!hydrate_is_on(m))
             m->hydration.n_read = m->turn.from;
-        hydrate_stand_in(m, &d, pages);
+        if (!hydrate_stand_in(m, &d, pages))
+            hydrate_miss(m, segment);
     } else if (pages) {
         pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
     }

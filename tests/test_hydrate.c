@@ -735,6 +735,26 @@ static void ahead_of_the_prompt(void **state)
     }
 }
 
+/* Nobody waited for what an answer's own words point to: without room it is not missed. */
+static void nobody_misses_more(void **state)
+{
+    struct hydrate_job *j;
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    open_on_disk(&s, &r, 4096);
+    point_to(&r, 3, 3, 15);
+    feed(&s, &r, r.memory.n_ids + 30, row_a);
+    j = hydrate_more(&r.memory, 30);
+    assert_non_null(j);
+    s.rig.rig.account.limit = s.rig.rig.account.used; /* raw pages are counted, gists not twice */
+    wait_for(&s, &r, j);
+    assert_int_equal(r.memory.hydration.n + usage_of(&r).missed_tokens, 0);
+    close_reader(&r);
+    close_stage(&s);
+}
+
 /* A guess that was wrong costs its reading, and is in nobody's way: not when pages are short, nor
  * when the session is taken back, forked or closed in the middle. */
 static void in_nobodys_way(void **state)
@@ -818,6 +838,7 @@ int main(void)
                                         cmocka_unit_test(pages_are_short),
                                         cmocka_unit_test(memory_before_the_disk),
                                         cmocka_unit_test(ahead_of_the_prompt),
+                                        cmocka_unit_test(nobody_misses_more),
                                         cmocka_unit_test(in_nobodys_way),
                                         cmocka_unit_test(nothing_to_fetch) };
     int r;
