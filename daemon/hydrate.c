@@ -135,16 +135,83 @@ static uint32_t choose(const struct memory *m, float *score, uint32_t most, uint
     return n;
 }
 
+static struct rank_text text_of(const struct memory *m, const uint32_t *prompt, uint32_t n)
+{
+    return (struct rank_text){ .ids = m->seq->tokens,
+                               .seg_len = m->seq->seg_len,
+                               .n_segments = m->ladder.n_at[1],
+                               .prompt = prompt,
+                               .n_prompt = n };
+}
+
 /* Behind one function, so that other marks than words' can be added to a segment's score. */
 static int rank(const struct memory *m, const uint32_t *prompt, uint32_t n, float *ret_score)
 {
-    const struct rank_text text = { .ids = m->seq->tokens,
-                                    .seg_len = m->seq->seg_len,
-                                    .n_segments = m->ladder.n_at[1],
-                                    .prompt = prompt,
-                                    .n_prompt = n };
+    const struct rank_text text = text_of(m, prompt, n);
 
     return rank_score(m->served->rank, &text, ret_score);
+}
+
+/* --- in slices -------------------------------------------------------------------------------- */
+
+/* Ids of a slice, of the two looks that they get: two to three milliseconds. There is one slice a
+ * step: shorter ones would have a prompt behind a million ids wait for dozens of steps. */
+#define SLICE_IDS 262144u
+
+struct hydrate_ranking {
+    struct rank_job *job;
+    uint32_t n_packed; /* segments that it is of */
+};
+
+struct hydrate_ranking *hydrate_ranking_new(const struct memory *m, const uint32_t *prompt,
+                                            uint32_t n_prompt)
+{
+    const struct rank_text text = text_of(m, prompt, n_prompt);
+    struct hydrate_ranking *k;
+
+    if (m->hydrate == 0 || text.n_segments == 0)
+        return NULL;
+    k = malloc(sizeof(*k));
+    if (!k)
+        return NULL;
+    k->n_packed = text.n_segments;
+    if (rank_begin(m->served->rank, &text, &k->job) == 0)
+        return k;
+    free(k);
+    return NULL;
+}
+
+bool hydrate_ranking_go(struct hydrate_ranking *k)
+{
+    return rank_go(k->job, SLICE_IDS);
+}
+
+void hydrate_ranking_free(struct hydrate_ranking *k)
+{
+    if (k)
+        rank_drop(k->job);
+    free(k);
+}
+
+/* Whether its scores are of what is packed now. */
+static bool is_current(const struct hydrate_ranking *k, const struct memory *m)
+{
+    return k && k->n_packed == m->ladder.n_at[1];
+}
+
+/* Scores of the packed segments, to be freed; NULL: no memory. */
+static float *scores_of(const struct memory *m, const uint32_t *prompt, uint32_t n,
+                        const struct hydrate_ranking *by)
+{
+    float *score = malloc(m->ladder.n_at[1] * sizeof(*score));
+
+    if (score && is_current(by, m)) {
+        memcpy(score, rank_scores(by->job), by->n_packed * sizeof(*score));
+    } else if (score && rank(m, prompt, n, score) < 0) {
+        free(score);
+        score = NULL;
+    }
+    return score;
 }
 
 /* --- the job ---------------------------------------------------------------------------------- */
@@ -365,17 +432,18 @@ struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, ui
 
 /* The best one is looked for also where there is no room, to be squeezed in, or to be counted as
  * missed. */
-struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
-                                  uint32_t n_left)
+struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *prompt,
+                                         uint32_t n_prompt, uint32_t n_left,
+                                         const struct hydrate_ranking *by)
 {
     uint32_t segments[OVERLAY_MAX], n = 0, most;
     float *score;
 
     if (!hydrate_can(m))
         return NULL;
-    score = malloc(m->ladder.n_at[1] * sizeof(*score));
     most = room_for(m, n_left);
-    if (score && rank(m, prompt, n_prompt, score) == 0)
+    score = scores_of(m, prompt, n_prompt, by);
+    if (score)
         n = choose(m, score, most > 0 ? most : 1, segments);
     free(score);
     if (n > 0)
@@ -387,6 +455,12 @@ struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint
     if (n > 0) /* there is no room even for the best one */
         hydrate_miss(m, segments[0]);
     return NULL;
+}
+
+struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
+                                  uint32_t n_left)
+{
+    return hydrate_begin_ranked(m, prompt, n_prompt, n_left, NULL);
 }
 
 /* score: of the packed segments, of which those that are back and are wanted less than `least` go
@@ -558,7 +632,8 @@ bool hydrate_may_fetch(const struct memory *m)
     return own_may_fetch(m) && m->ladder.n_at[1] > 0;
 }
 
-void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
+static void fetch_by(struct memory *m, const uint32_t *ids, uint32_t n,
+                     const struct hydrate_ranking *by)
 {
     uint32_t segments[OVERLAY_MAX], on_disk[OVERLAY_MAX], n_found = 0, most;
     float *score;
@@ -566,11 +641,22 @@ void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
     if (!hydrate_may_fetch(m) || m->hydration.coming)
         return;
     most = most_ahead(m);
-    score = malloc(m->ladder.n_at[1] * sizeof(*score));
-    if (score && most > 0 && rank(m, ids, n, score) == 0)
+    score = most > 0 ? scores_of(m, ids, n, by) : NULL;
+    if (score)
         n_found = choose(m, score, most, segments);
     free(score);
     fetch(m, on_disk, only_on_disk(m, segments, n_found, on_disk));
+}
+
+void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
+{
+    fetch_by(m, ids, n, NULL);
+}
+
+void hydrate_fetch_ranked(struct memory *m, const struct hydrate_ranking *by)
+{
+    if (is_current(by, m))
+        fetch_by(m, NULL, 0, by);
 }
 
 /* --- the job's way ---------------------------------------------------------------------------- */

@@ -78,12 +78,28 @@ struct hydration {
 };
 
 struct hydrate_job;
+struct hydrate_ranking;
+
+/* Ranks what is packed now for a prompt, in slices: hydrate_ranking_go, of which one takes
+ * three milliseconds at most, until it is true. A text of a million ids takes 20 ms, and those who
+ * wait for the next step are not to wait for that. NULL: there is nothing to rank, or no memory;
+ * who has none ranks in one go. Only as long as the memory is there, whatever becomes of it
+ * otherwise. */
+struct hydrate_ranking *hydrate_ranking_new(const struct memory *m, const uint32_t *prompt,
+                                            uint32_t n_prompt);
+bool hydrate_ranking_go(struct hydrate_ranking *k);
+void hydrate_ranking_free(struct hydrate_ranking *k);
 
 /* The memory is not behind, or only with ids that were taken back (memory_reread), and is about to
  * read these and n_left more; the last n_prompt of all are a prompt. NULL: it is done, whatever
  * came of it. */
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
                                   uint32_t n_left);
+/* The same by a ranking of these ids, which is done, unless more or less is packed by now. NULL: it
+ * ranks here. */
+struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *prompt,
+                                         uint32_t n_prompt, uint32_t n_left,
+                                         const struct hydrate_ranking *by);
 /* While an answer is written, every HYDRATE_EVERY tokens of it: the last n ids of it point to
  * segments that are not there, more than to any that is. What memory and disk have of them comes,
  * in the place of what they point to less; nothing is computed again. NULL: as above. */
@@ -102,6 +118,8 @@ void hydrate_drop(struct hydrate_job *j);
  * pages count as nobody's when they are there, and what is not there yet when pages are short is
  * given up. Asked again, it stays on its way unless something is pointed to that is not in it. */
 void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n);
+/* The same by a ranking, which is done; nothing if more or less is packed by now. */
+void hydrate_fetch_ranked(struct memory *m, const struct hydrate_ranking *by);
 bool hydrate_may_fetch(const struct memory *m);
 void hydrate_fetch_drop(struct memory *m);
 /* The sequence was taken back, and the ladder with it. */

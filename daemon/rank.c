@@ -163,93 +163,146 @@ static int take_terms(const struct rank_words *words, const struct rank_text *te
 
 /* --- segments --------------------------------------------------------------------------------- */
 
-struct pass {
+struct rank_job {
     const struct rank_words *words;
-    const struct rank_text *text;
-    struct terms *terms;
-    float *score, *head, *tail; /* (n_segments); NULL: only count */
+    const uint32_t *ids; /* (n_segments, seg_len) */
+    uint32_t seg_len, n_segments;
+    struct terms terms;
+    struct row row;
+    uint32_t segment; /* that is looked at next */
+    bool weighed;     /* the second look */
+    float *score;     /* (n_segments), and behind them */
+    float *head, *tail;
 };
 
 /* A segment has a term or not, however often. Of several places the first one says whether it is
  * near an end. */
-static void found(const struct pass *p, struct term *t, uint32_t segment, uint32_t at)
+static void found(struct rank_job *j, struct term *t, uint32_t segment, uint32_t at)
 {
-    uint32_t edge = p->text->seg_len / EDGE_PART;
+    uint32_t edge = j->seg_len / EDGE_PART;
 
     if (t->seen == segment + 1)
         return;
     t->seen = segment + 1;
-    if (!p->score) {
+    if (!j->weighed) {
         t->n_in++;
         return;
     }
-    p->score[segment] += t->weight;
+    j->score[segment] += t->weight;
     if (at < edge)
-        p->head[segment] += t->weight;
-    if (at >= p->text->seg_len - edge)
-        p->tail[segment] += t->weight;
+        j->head[segment] += t->weight;
+    if (at >= j->seg_len - edge)
+        j->tail[segment] += t->weight;
 }
 
 /* Words in a row may begin in the segment before: the row goes on. */
-static void look(const struct pass *p)
+static void look(struct rank_job *j, uint32_t k)
 {
-    struct row row = { .n = 0 };
+    for (uint32_t i = 0; i < j->seg_len; i++) {
+        uint32_t w = word(j->words, j->ids[(size_t)k * j->seg_len + i]);
 
-    for (uint32_t k = 0; k < p->text->n_segments; k++)
-        for (uint32_t i = 0; i < p->text->seg_len; i++) {
-            uint32_t w = word(p->words, p->text->ids[(size_t)k * p->text->seg_len + i]);
+        if (!is_word(j->words, w))
+            continue;
+        push(&j->row, w);
+        if (!(j->terms.maybe[bit_of(w) / 64] >> bit_of(w) % 64 & 1))
+            continue;
+        for (uint32_t g = 1; g <= j->row.n; g++) {
+            struct term *t = term_of(&j->terms, key_of(&j->row, g));
 
-            if (!is_word(p->words, w))
-                continue;
-            push(&row, w);
-            if (!(p->terms->maybe[bit_of(w) / 64] >> bit_of(w) % 64 & 1))
-                continue;
-            for (uint32_t g = 1; g <= row.n; g++) {
-                struct term *t = term_of(p->terms, key_of(&row, g));
-
-                if (!t->key)
-                    break; /* nor does the prompt have a longer one that ends here */
-                found(p, t, k, i);
-            }
+            if (!t->key)
+                break; /* nor does the prompt have a longer one that ends here */
+            found(j, t, k, i);
         }
+    }
 }
 
 /* Between the two looks. Terms of the prompt that no segment has are never found, and need no
  * weight. */
-static void weigh(struct terms *t, uint32_t n_segments)
+static void weigh(struct rank_job *j)
 {
-    for (uint32_t i = 0; i <= t->mask; i++) {
-        struct term *e = &t->term[i];
+    for (uint32_t i = 0; i <= j->terms.mask; i++) {
+        struct term *e = &j->terms.term[i];
 
         if (e->n_in)
-            e->weight = logf(((float)n_segments + 1) / ((float)e->n_in + 0.5f));
+            e->weight = logf(((float)j->n_segments + 1) / ((float)e->n_in + 0.5f));
         e->seen = 0;
+    }
+    j->row.n = 0;
+    j->segment = 0;
+    j->weighed = true;
+}
+
+static void share_edges(struct rank_job *j)
+{
+    for (uint32_t k = 0; k + 1 < j->n_segments; k++) {
+        j->score[k] += SHARE_AHEAD * j->head[k + 1];
+        j->score[k + 1] += SHARE_AFTER * j->tail[k];
     }
 }
 
-/* Two looks over all ids, since a weight is known only when all were counted. */
-int rank_score(const struct rank_words *words, const struct rank_text *t, float *ret)
+int rank_begin(const struct rank_words *words, const struct rank_text *t, struct rank_job **ret)
 {
-    float *edges = calloc((size_t)t->n_segments * 2 + 1, sizeof(*edges));
-    struct terms terms;
-    struct pass p = { .words = words, .text = t, .terms = &terms };
+    struct rank_job *j = calloc(1, sizeof(*j));
 
-    if (!edges || take_terms(words, t, &terms) < 0) {
-        free(edges);
+    if (!j)
+        return -ENOMEM;
+    j->words = words;
+    j->ids = t->ids;
+    j->seg_len = t->seg_len;
+    j->n_segments = t->n_segments;
+    j->score = calloc((size_t)t->n_segments * 3 + 1, sizeof(*j->score));
+    if (!j->score || take_terms(words, t, &j->terms) < 0) {
+        rank_drop(j);
         return -ENOMEM;
     }
-    look(&p);
-    weigh(&terms, t->n_segments);
-    memset(ret, 0, t->n_segments * sizeof(*ret));
-    p.score = ret;
-    p.head = edges;
-    p.tail = edges + t->n_segments;
-    look(&p);
-    for (uint32_t k = 0; k + 1 < t->n_segments; k++) {
-        ret[k] += SHARE_AHEAD * p.head[k + 1];
-        ret[k + 1] += SHARE_AFTER * p.tail[k];
+    j->head = j->score + t->n_segments;
+    j->tail = j->head + t->n_segments;
+    *ret = j;
+    return 0;
+}
+
+/* Two looks over all ids, since a weight is known only when all were counted. */
+bool rank_go(struct rank_job *j, uint32_t n)
+{
+    uint32_t n_segments = n / j->seg_len + 1;
+
+    for (; n_segments > 0 && !(j->weighed && j->segment == j->n_segments); n_segments--) {
+        if (j->segment < j->n_segments)
+            look(j, j->segment++);
+        if (j->segment < j->n_segments)
+            continue;
+        if (j->weighed)
+            share_edges(j);
+        else
+            weigh(j);
     }
-    free(terms.term);
-    free(edges);
+    return j->weighed && j->segment == j->n_segments;
+}
+
+float *rank_scores(struct rank_job *j)
+{
+    return j->score;
+}
+
+void rank_drop(struct rank_job *j)
+{
+    if (!j)
+        return;
+    free(j->terms.term);
+    free(j->score);
+    free(j);
+}
+
+int rank_score(const struct rank_words *words, const struct rank_text *t, float *ret)
+{
+    struct rank_job *j;
+    int r = rank_begin(words, t, &j);
+
+    if (r < 0)
+        return r;
+    while (!rank_go(j, UINT32_MAX))
+        ;
+    memcpy(ret, j->score, t->n_segments * sizeof(*ret));
+    rank_drop(j);
     return 0;
 }

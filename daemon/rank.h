@@ -13,16 +13,19 @@
  *
  * All ids of the text are looked at, twice, when a prompt comes: 2 ms for 100,000, on one core. A
  * list of where each word stands would spare that, and cost each session memory, and forks and
- * rewinds care.
+ * rewinds care. Who has others to serve meanwhile does it in slices (rank_begin).
  *
- * Threads    a rank_words never changes; any.
+ * Threads    a rank_words never changes; any. A rank_job is its owner's.
+ * Ownership  a rank_job borrows words and the text's ids; the prompt it needs no more.
  * Errors     -ENOMEM.
  */
 #ifndef DAEMON_RANK_H
 #define DAEMON_RANK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+struct rank_job;
 struct rank_words;
 struct vocab;
 
@@ -38,5 +41,12 @@ struct rank_text {
 
 /* ret: (n_segments) scores, 0 where the prompt points to nothing. words NULL: ids are words. */
 int rank_score(const struct rank_words *words, const struct rank_text *t, float *ret);
+
+/* The same in slices: rank_go, which looks at n ids and up to a segment more, until it is true. Ids
+ * that change meanwhile make other scores, and do no harm. */
+int rank_begin(const struct rank_words *words, const struct rank_text *t, struct rank_job **ret);
+bool rank_go(struct rank_job *j, uint32_t n);
+float *rank_scores(struct rank_job *j); /* as above, the job's */
+void rank_drop(struct rank_job *j);     /* NULL: nothing */
 
 #endif

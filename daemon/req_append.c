@@ -37,7 +37,9 @@ struct append {
     uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
     bool hydrated;                /* that is done */
     uint64_t part; /* more of this session's text comes: what it may point to is fetched; 0: none */
-    struct hydrate_job *hydrate; /* under way; NULL: none */
+    struct hydrate_job *hydrate;     /* under way; NULL: none */
+    bool ranks;                      /* what is packed, for the prompt or a part of one */
+    struct hydrate_ranking *ranking; /* NULL: it does not, or there is nothing to rank */
     bool special, open_answer;
     enum chat_at chat_after;
     append_done_fn *done_fn;   /* NULL: the reply is Appended */
@@ -211,6 +213,7 @@ static int begin_append(struct sched *s, struct request *r, append_done_fn *done
     a->times = &r->times;
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
+    r->session->parts_ranked = 0; /* the next part is another text's */
     /* One more than can fit: enough to know that it doesn't. */
     e = encode_init(&a->encode, &r->client->held, s->served.vocab, r->session->seq.max_tokens + 1u);
     return e < 0 ? e : session_take_row(r->session, s->served.model->n_vocab);
@@ -280,6 +283,8 @@ static void finish(struct sched *s, struct request *r)
 /* A prompt that comes in parts is short; longer text is to be read, and points to nothing yet. */
 #define PART_BYTES 2048u
 #define PART_AFTER 16384u
+/* What is to come before it is ranked for again, of what there was. */
+#define PART_SHARE 4u
 
 static bool wants_part(const struct request *r, const struct wire_req *m)
 {
@@ -330,11 +335,19 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
 
 /* --- work: a part ----------------------------------------------------------------------------- */
 
+/* Some of the text has come since the last one was ranked for: a share of it, or a text that comes
+ * byte by byte is ranked for with each of them. */
+static bool has_grown(const struct session *x)
+{
+    return x->parts.len > x->parts_ranked + x->parts_ranked / PART_SHARE;
+}
+
 /* By the last words of what is there. An error is none: nothing is fetched. */
-static void fetch_for_part(struct sched *s, struct session *x)
+static struct hydrate_ranking *rank_for_part(struct sched *s, struct session *x)
 {
     const struct encode_text *t = &x->parts;
     size_t len = t->len < PART_BYTES ? t->len : PART_BYTES, n = 0, got;
+    struct hydrate_ranking *ret = NULL;
     struct vocab_encoder *e;
     uint32_t *ids = malloc(PART_BYTES * sizeof(*ids));
     int err = ids ? vocab_encoder_new(s->served.vocab, &e) : -ENOMEM;
@@ -348,18 +361,28 @@ static void fetch_for_part(struct sched *s, struct session *x)
         vocab_encoder_free(e);
     }
     if (err >= 0 && n > 0)
-        hydrate_fetch(&x->memory, ids, (uint32_t)n);
+        ret = hydrate_ranking_new(&x->memory, ids, (uint32_t)n);
     free(ids);
+    x->parts_ranked = t->len;
+    return ret;
 }
 
-/* Whoever has the session by now goes on with all of the text, or has nothing to do with it. */
+/* A slice a call. Whoever has the session by now goes on with all of the text, or has nothing to do
+ * with it: the ranking is looked at only while the session is there, and at rest. */
 static void work_part(struct sched *s, struct request *r)
 {
-    const struct append *a = r->state;
+    struct append *a = r->state;
     struct session *x = client_find_session(r->client, a->part);
 
-    if (x && !x->busy && !x->closing && !x->lost && x->parts.len > 0)
-        fetch_for_part(s, x);
+    if (x && !x->busy && !x->closing && !x->lost && x->parts.len > 0) {
+        if (!a->ranks && has_grown(x))
+            a->ranking = rank_for_part(s, x);
+        a->ranks = true;
+        if (a->ranking && !hydrate_ranking_go(a->ranking))
+            return;
+        if (a->ranking)
+            hydrate_fetch_ranked(&x->memory, a->ranking);
+    }
     request_finish(s, r);
 }
 
@@ -556,6 +579,21 @@ static bool take_over(struct sched *s, struct append *a, struct memory *m)
     return true;
 }
 
+/* A prompt with nothing before it: what it points to is ranked here, in slices, since its one step
+ * would have others wait for that. Behind other text, which takes its time to be read, it is ranked
+ * when that is (hydrate). False: not all of it yet. */
+static bool rank(struct append *a, const struct memory *m, uint32_t n_left)
+{
+    const uint32_t *ids = a->encode.ids + a->encode.n_ids - a->n_prompt;
+
+    if (a->n_prompt == 0 || n_left > a->n_prompt)
+        return true;
+    if (!a->ranks)
+        a->ranking = hydrate_ranking_new(m, ids, a->n_prompt);
+    a->ranks = true;
+    return !a->ranking || hydrate_ranking_go(a->ranking);
+}
+
 /* False: it waits, as long as take_over does or for pages that are being written to the disk. */
 static bool begin(struct sched *s, struct request *r, struct append *a)
 {
@@ -566,6 +604,8 @@ static bool begin(struct sched *s, struct request *r, struct append *a)
     if (!take_over(s, a, m))
         return false;
     n = (uint32_t)a->encode.n_ids - a->done;
+    if (!rank(a, m, n))
+        return true;
     if (!fits_pool(s, r, n))
         return r->phase != REQUEST_WORK;
     /* While the text before it is read. */
@@ -615,7 +655,8 @@ static bool hydrate(struct append *a, struct memory *m)
 
     if (!a->hydrated) {
         a->hydrated = true;
-        a->hydrate = hydrate_begin(m, a->encode.ids + n - a->n_prompt, a->n_prompt, n - a->done);
+        a->hydrate = hydrate_begin_ranked(m, a->encode.ids + n - a->n_prompt, a->n_prompt,
+                                          n - a->done, a->ranking);
     }
     if (a->hydrate)
         trace_waits(a->times);
@@ -708,6 +749,8 @@ static void stop_restore(struct append *a)
     a->restore = NULL;
     hydrate_drop(a->hydrate);
     a->hydrate = NULL;
+    hydrate_ranking_free(a->ranking);
+    a->ranking = NULL;
 }
 
 void append_undo(struct sched *s, struct request *r)

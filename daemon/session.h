@@ -57,6 +57,7 @@ struct session {
     struct session_mark *marks; /* where a conversation was after each append, ascending */
     size_t n_marks, marks_len;  /* bytes of marks */
     struct encode_text parts;   /* bulk of an Append that goes on */
+    size_t parts_ranked;        /* its length when what is packed was last ranked for it */
     struct request *busy;       /* the one request that works on it */
     uint64_t read_ns;           /* that appends took since the last answer */
     uint64_t rested_ns;         /* since when nobody works on it */

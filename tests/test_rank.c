@@ -1,7 +1,8 @@
 /* tests/test_rank.c - which segments a prompt points to. Would catch: a name that is not found
  * because it stands behind a space or in capitals; common words that weigh as much as rare ones;
  * words in a row that count no more than the same words apart; special tokens that are taken for
- * words; an answer behind a segment's end that is not thought of.
+ * words; an answer behind a segment's end that is not thought of; a text that is ranked in slices
+ * and comes out otherwise, or a slice that is longer than it was to be.
  */
 #include "daemon/rank.h"
 #include "engine/file/gguf.h"
@@ -143,6 +144,35 @@ static void over_an_end(void **state)
     assert_true(score[2] > 0 && score[2] < score[3] && score[4] == 0);
 }
 
+/* However little is looked at at a time, and no more than a segment beside that. */
+static void slices_are_the_whole(void **state)
+{
+    static const uint32_t slices[] = { 0, 1, L, 3 * L, 2 * N * L };
+    uint32_t ids[256];
+    struct rank_text t = { .ids = text, .seg_len = L, .n_segments = N, .prompt = ids };
+
+    (void)state;
+    fresh_text();
+    put(" The code of Zorvath", 3, L - 8); /* over an end */
+    put(" red river", 6, 1);
+    t.n_prompt = encode("Where is the red river, and what is the code of Zorvath?", true, ids);
+    assert_int_equal(rank_score(words, &t, score), 0);
+    assert_true(score[3] > 0 && score[4] > 0 && score[6] > 0);
+    for (size_t i = 0; i < sizeof(slices) / sizeof(*slices); i++) {
+        struct rank_job *j;
+        uint32_t n = 1;
+
+        assert_int_equal(rank_begin(words, &t, &j), 0);
+        for (; !rank_go(j, slices[i]); n++)
+            assert_true(n < 2 * N);
+        assert_true(n >= 2 * N * L / (slices[i] + L));
+        assert_true(rank_go(j, slices[i])); /* it stays as it is */
+        assert_memory_equal(rank_scores(j), score, sizeof(score));
+        rank_drop(j);
+    }
+    rank_drop(NULL);
+}
+
 /* Ids as they are, and nothing at all. */
 static void without_words(void **state)
 {
@@ -166,7 +196,7 @@ int main(void)
         cmocka_unit_test(finds_names),       cmocka_unit_test(rare_ones_weigh_more),
         cmocka_unit_test(words_in_a_row),    cmocka_unit_test(special_ones_say_nothing),
         cmocka_unit_test(roles_say_nothing), cmocka_unit_test(over_an_end),
-        cmocka_unit_test(without_words),
+        cmocka_unit_test(without_words),     cmocka_unit_test(slices_are_the_whole),
     };
     const char *path = getenv("GISTD_TEST_MODEL");
     struct why why = { "" };

@@ -3,7 +3,8 @@
  * kept of all else; a rewind into it that leaves half of a segment in the wrong place; a policy
  * that said what is to be kept, and is not heard; a full owner whose session waits for ever; what
  * came back for a question, and stays when there is room for one of the two only; an answer that
- * comes to something else, and is left alone with its gists.
+ * comes to something else, and is left alone with its gists; a ranking that was made before and is
+ * not heard, or is though other segments are packed by now.
  */
 #include "tests/support/hydrate_rig.h"
 
@@ -249,12 +250,69 @@ static void follows_the_answer(void **state)
     close_stage(&s);
 }
 
+/* A ranking of another prompt shows which one was taken: what was ranked before, as long as just
+ * that is packed. */
+static void ranked_before(void **state)
+{
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    for (int more = 0; more < 2; more++) {
+        struct hydrate_ranking *k;
+
+        open_reader(&s, &r, &said, 1, true);
+        feed(&s, &r, 6 * L, row_a);
+        settle(&s, &r);
+        k = hydrate_ranking_new(&r.memory, ids + 3 * L + 20, 20);
+        assert_non_null(k);
+        while (!hydrate_ranking_go(k))
+            ;
+        if (more) {
+            feed(&s, &r, 8 * L, row_a);
+            settle(&s, &r);
+        }
+        memcpy(ids + r.memory.n_ids, ids + L + 20, 20 * sizeof(*ids));
+        wait_for(&s, &r, hydrate_begin_ranked(&r.memory, ids + r.memory.n_ids, 20, 20, k));
+        assert_int_equal(state_of(&r, 3), more ? SEQ_PACKED : SEQ_RAW);
+        assert_int_equal(state_of(&r, 1), more ? SEQ_RAW : SEQ_PACKED);
+        hydrate_ranking_free(k);
+        close_reader(&r);
+    }
+    close_stage(&s);
+}
+
+/* Nothing is packed, or nothing may come back. */
+static void nothing_to_rank(void **state)
+{
+    struct policy p = said;
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_reader(&s, &r, &p, 1, true);
+    feed(&s, &r, L - 1, row_a);
+    assert_null(hydrate_ranking_new(&r.memory, ids, 20));
+    close_reader(&r);
+    p.hydrate = 0;
+    open_reader(&s, &r, &p, 1, true);
+    feed(&s, &r, 4 * L, row_a);
+    settle(&s, &r);
+    assert_null(hydrate_ranking_new(&r.memory, ids, 20));
+    hydrate_ranking_free(NULL);
+    close_reader(&r);
+    close_stage(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_seen),       cmocka_unit_test(taken_back),
         cmocka_unit_test(nobody_elses),  cmocka_unit_test(gives_way),
-        cmocka_unit_test(owner_is_full), cmocka_unit_test(follows_the_answer)
+        cmocka_unit_test(owner_is_full), cmocka_unit_test(follows_the_answer),
+        cmocka_unit_test(ranked_before), cmocka_unit_test(nothing_to_rank)
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
 
