@@ -35,7 +35,8 @@ struct backend_options served_backend_options(const struct config *c, char cpu[S
                                      .threads = c->threads,
                                      .pin = c->pin,
                                      .split = (enum backend_split)c->split_mode,
-                                     .max_rows = c->batch_tokens };
+                                     .max_rows = c->batch_tokens,
+                                     .segment = c->segment };
 }
 
 /* `found` is a note where there is no error: "auto" has found no device, and why. */
@@ -389,15 +390,28 @@ static uint64_t device_kv_bytes(const struct served *b, const struct config *c, 
     return bytes;
 }
 
+/* Of this machine's memory: what scratch will still take of it is not the pool's. */
+static void keep_scratch(const struct served *b, const struct config *c, struct headroom *room)
+{
+    uint64_t need = scratch_of(b, c, 0), later;
+    struct backend_info info;
+
+    b->backend->ops->info(b->backend, &info);
+    later = need > info.scratch_bytes ? need - info.scratch_bytes : 0;
+    room->bytes = room->bytes > later ? room->bytes - later : 0;
+}
+
 /* The pool touches all of it at once: a kernel that is out of memory then does not say so either.
  */
 static int open_pool(struct served *b, const struct config *c, enum kv_type kv, struct why *why)
 {
     struct headroom room;
     bool is_device = read_room(b, &room);
-    uint64_t bytes =
-        is_device ? device_kv_bytes(b, c, kv, &room) : headroom_kv_bytes(&room, c->kv_bytes);
+    uint64_t bytes;
 
+    if (!is_device)
+        keep_scratch(b, c, &room);
+    bytes = is_device ? device_kv_bytes(b, c, kv, &room) : headroom_kv_bytes(&room, c->kv_bytes);
     /* Who named a size gets it or hears why not; who named none gets what there is, and a line of
      * the log where that is little. */
     if (bytes == 0 && c->kv_bytes)

@@ -60,6 +60,7 @@ struct backend_options {
     uint32_t max_rows;              /* of a step */
     uint32_t max_pages;             /* of its plan; need alone asks */
     const struct backend_ops *host; /* the CPU's, for others' host work; backend_open fills it in */
+    uint32_t segment; /* tokens of the segments that are fitted; need alone asks; 0: none are */
 };
 
 struct backend_info {
@@ -68,7 +69,8 @@ struct backend_info {
     uint32_t threads; /* of the host */
     int owner_cpu;    /* that the others leave to who opened it (base/seat.h); -1: none */
     bool exact_rows;  /* what comes of a row is the same to the bit, whatever else is in the step */
-    size_t scratch_bytes;         /* so far: no more than need says, of each device */
+    size_t scratch_bytes;         /* so far: no more than need says, of each device, but for desks
+                                   * of longer segments than need was told of */
     uint64_t memory, memory_free; /* of devices that have their own; 0: it is this machine's */
     const struct sampler_math *sampling;
     uint32_t n_devices; /* 0: one */

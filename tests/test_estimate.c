@@ -271,7 +271,7 @@ static void counts_are_the_backends(void **state)
     struct estimate e;
     struct why why = { "" };
     struct compressor *c;
-    uint64_t need;
+    uint64_t need, with_desks;
     struct rig r;
 
     (void)state;
@@ -284,9 +284,12 @@ static void counts_are_the_backends(void **state)
     r.backend->ops->info(r.backend, &info);
     assert_int_equal(e.weights, r.model->mem_len);
     assert_int_equal(r.backend->ops->need(&bo, r.model, &need, &why), 0);
+    bo.segment = e.segment;
+    assert_int_equal(r.backend->ops->need(&bo, r.model, &with_desks, &why), 0);
     if (rig_backend() == &backend_cpu) {
         assert_int_equal(need, info.scratch_bytes);
-        assert_int_equal(e.scratch, info.scratch_bytes);
+        assert_int_equal(e.scratch, with_desks);
+        assert_true(with_desks > need); /* tests/test_fit.c: by how much */
     }
     assert_true(info.scratch_bytes <= need); /* tests/test_cuda_step.c: when all was of use */
     assert_int_equal(e.page_bytes[KV_Q8_0], r.pool.page_bytes);

@@ -2,8 +2,8 @@
  * wrong segment, sinks that are counted twice, observers of the wrong tokens, the wrong keys kept,
  * values that are not what least squares gives (with fewer queries than keys, too, and of a single
  * key), results that depend on how the observers came or on whether there were pages to spare, a
- * segment that is half packed when memory is short, segments that make no numbers, and a page whose
- * unused slots have what was packed before.
+ * segment that is half packed when memory is short, segments that make no numbers, a page whose
+ * unused slots have what was packed before, and memory that nobody said would be taken.
  *
  * The reference is the definition (docs/memory.md) in double, over the keys and values that are
  * stored.
@@ -11,6 +11,7 @@
 #include "engine/kv/asked.h"
 #include "engine/kv/compress.h"
 
+#include "engine/cpu/fit.h"
 #include "engine/cpu/kv.h"
 #include "tests/support/attn_world.h"
 #include "tests/support/fault.h"
@@ -447,6 +448,34 @@ static void same_however_it_came(void **state)
     }
 }
 
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* Of both readings of a segment at ratio 2, with sinks: what was said before, to the byte. */
+static void desks_are_as_large_as_was_said(void **state)
+{
+    static const struct shown shown[] = {
+        { .seg_len = 128, .ratio = 2, .sinks = COMPRESS_SINKS, .chunk = 128, .while_read = true },
+        { .seg_len = 128, .segment = 1, .ratio = 2, .sinks = COMPRESS_SINKS, .chunk = 128 }
+    };
+    const struct kernels *k;
+
+    (void)state;
+    assert_int_equal(kernels_pick("auto", &k), 0);
+    for (uint32_t i = 0; i < WORLD_SHAPES; i++) {
+        struct backend_info before, after;
+        struct world w;
+
+        open_world(&w, &world_shapes[i], k, KV_F16, 128);
+        world_backend(&w)->ops->info(world_backend(&w), &before);
+        fit(&w, &shown[0]);
+        fit(&w, &shown[1]);
+        w.backend->ops->info(w.backend, &after);
+        assert_int_equal(after.scratch_bytes - before.scratch_bytes,
+                         fit_need(&w.m, before.threads, 128));
+        world_close(&w);
+    }
+}
+
 /* --- what is left of a page ------------------------------------------------------------------- */
 
 /* A full page first, of another segment: what its worker's desk has of it is not to follow. */
@@ -611,9 +640,13 @@ static void stays_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_the_definition), cmocka_unit_test(short_segments_of_any_shape),
-        cmocka_unit_test(same_however_it_came),  cmocka_unit_test(memory_is_denied),
-        cmocka_unit_test(stays_finite),          cmocka_unit_test(unused_slots_are_zeros),
+        cmocka_unit_test(equals_the_definition),
+        cmocka_unit_test(short_segments_of_any_shape),
+        cmocka_unit_test(same_however_it_came),
+        cmocka_unit_test(memory_is_denied),
+        cmocka_unit_test(stays_finite),
+        cmocka_unit_test(unused_slots_are_zeros),
+        cmocka_unit_test(desks_are_as_large_as_was_said),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

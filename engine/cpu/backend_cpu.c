@@ -131,7 +131,8 @@ static void cpu_info(const struct backend *b, struct backend_info *ret)
                                   .threads = workers_n(c->w),
                                   .owner_cpu = workers_owner_cpu(c->w),
                                   .exact_rows = true,
-                                  .scratch_bytes = c->layers ? layers_bytes(c->layers) : 0,
+                                  .scratch_bytes = (c->layers ? layers_bytes(c->layers) : 0) +
+                                                   (c->fit ? fit_bytes(c->fit) : 0),
                                   .sampling = &c->k->sampling };
     (void)snprintf(ret->name, sizeof(ret->name), "cpu (%s)", c->k->name);
 }
@@ -262,8 +263,8 @@ static int cpu_set_model(struct backend *b, const struct model *m, struct why *w
     return r;
 }
 
-/* Scratch of steps. What fits values is left out: its desks grow by the segments that come
- * (engine/cpu/fit.c). */
+/* Scratch of steps, and the desks of what fits values for segments of the length that is usual: who
+ * has longer ones takes more (engine/cpu/fit.c). */
 static int cpu_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
                     struct why *why)
 {
@@ -271,7 +272,8 @@ static int cpu_need(const struct backend_options *o, const struct model *m, uint
     int r = pick_kernels(o->cpu, &k, why);
 
     if (r == 0)
-        *ret = layers_need(m, k, count_workers(o), o->max_rows);
+        *ret = layers_need(m, k, count_workers(o), o->max_rows) +
+               (o->segment ? fit_need(m, count_workers(o), o->segment) : 0);
     return r;
 }
 

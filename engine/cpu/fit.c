@@ -16,6 +16,8 @@
 #include "engine/cpu/kv.h"
 #include "engine/cpu/lsq.h"
 #include "engine/cpu/move.h"
+#include "engine/kv/asked.h"
+#include "engine/kv/compress.h"
 #include "engine/kv/largest.h"
 #include "engine/kv/pool.h"
 #include "engine/run.h"
@@ -79,31 +81,60 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* Floats of a desk. */
+struct desk_part {
+    float **at;
+    size_t n;
+};
+#define DESK_PARTS 10u
+
+static void list_parts(const struct fit *f, struct desk *d, struct desk_part ret[DESK_PARTS])
+{
+    size_t q = f->max_queries, n = f->max_keys, r = f->max_raw, hd = f->hd, c = f->cols;
+    const struct desk_part parts[DESK_PARTS] = { { &d->q, BLOCK_ROWS * hd },
+                                                 { &d->t, q * c },
+                                                 { &d->root, q },
+                                                 { &d->keys, r * hd },
+                                                 { &d->values, n * c },
+                                                 { &d->wide, r * c },
+                                                 { &d->scores, BLOCK_ROWS * (r + GAP) },
+                                                 { &d->weights, r },
+                                                 { &d->order, r },
+                                                 { &d->page, POOL_PAGE_TOKENS * hd } };
+
+    memcpy(ret, parts, sizeof(parts));
+}
+
+static size_t tiles_bytes(const struct fit *f)
+{
+    return (f->max_keys / POOL_PAGE_TOKENS + 1) * 2 * kv_tile_bytes(KV_F32, f->hd);
+}
+
+static size_t desks_bytes(const struct fit *f)
+{
+    size_t n = tiles_bytes(f) + f->max_keys * sizeof(uint32_t) + lsq_bytes(f->max_keys, f->cols);
+    struct desk_part parts[DESK_PARTS];
+    struct desk d;
+
+    list_parts(f, &d, parts);
+    for (size_t i = 0; i < DESK_PARTS; i++)
+        n += parts[i].n * sizeof(float);
+    return n * f->n_desks;
+}
+
 /* What there is when one fails is freed by the next make_room, or by fit_close. */
 static int open_desk(const struct fit *f, struct desk *d)
 {
-    size_t q = f->max_queries, n = f->max_keys, r = f->max_raw, hd = f->hd, c = f->cols;
-    struct {
-        float **at;
-        size_t n;
-    } parts[] = { { &d->q, BLOCK_ROWS * hd },
-                  { &d->t, q * c },
-                  { &d->root, q },
-                  { &d->keys, r * hd },
-                  { &d->values, n * c },
-                  { &d->wide, r * c },
-                  { &d->scores, BLOCK_ROWS * (r + GAP) },
-                  { &d->weights, r },
-                  { &d->order, r },
-                  { &d->page, POOL_PAGE_TOKENS * hd } };
+    struct desk_part parts[DESK_PARTS];
 
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+    list_parts(f, d, parts);
+    for (size_t i = 0; i < DESK_PARTS; i++) {
         *parts[i].at = malloc(parts[i].n * sizeof(float));
         if (!*parts[i].at)
             return -ENOMEM;
     }
-    d->kept = malloc(n * sizeof(*d->kept));
-    d->tiles = malloc((n / POOL_PAGE_TOKENS + 1) * 2 * kv_tile_bytes(KV_F32, f->hd));
+    d->kept = malloc(f->max_keys * sizeof(*d->kept));
+    d->tiles = malloc(tiles_bytes(f));
     if (!d->kept || !d->tiles)
         return -ENOMEM;
     return lsq_open(&d->lsq, f->max_keys, f->cols);
@@ -141,6 +172,26 @@ static int make_room(struct fit *f, const struct job *j)
     if (r < 0)
         f->max_queries = f->max_keys = f->max_raw = 0;
     return r;
+}
+
+/* Queries as asked.h has them, of either reading. */
+size_t fit_need(const struct model *m, uint32_t n_workers, uint32_t seg_len)
+{
+    uint32_t group = m->n_head / m->n_head_kv;
+    struct fit f = { .hd = m->head_dim,
+                     .cols = padded(m->head_dim),
+                     .max_queries = max_u32(asked_shape(seg_len, group, true).n,
+                                            asked_shape(seg_len, group, false).n),
+                     .max_keys = padded(seg_len / 2 + COMPRESS_SINKS),
+                     .max_raw = seg_len,
+                     .n_desks = n_workers };
+
+    return desks_bytes(&f);
+}
+
+size_t fit_bytes(const struct fit *f)
+{
+    return f->max_raw ? desks_bytes(f) : 0;
 }
 
 int fit_open(const struct model *m, const struct kernels *k, struct workers *w,

@@ -20,6 +20,11 @@ int fit_open(const struct model *m, const struct kernels *k, struct workers *w,
              const struct rotary *rotary, struct fit **ret);
 void fit_close(struct fit *f);
 
+/* Of the desks that it computes in, which are made when they are first needed: for segments of so
+ * many tokens at ratio 2, which is the most that one takes; and so far. */
+size_t fit_need(const struct model *m, uint32_t n_workers, uint32_t seg_len);
+size_t fit_bytes(const struct fit *f);
+
 int fit_run(struct fit *f, const struct backend_fit *a);
 
 #endif

@@ -16,6 +16,13 @@
 
 #define BLOCK TILE_ROWS
 
+size_t lsq_bytes(uint32_t max_n, uint32_t max_c)
+{
+    size_t n = max_n;
+
+    return (n * n + n * max_c + BLOCK * n) * sizeof(float);
+}
+
 /* For the largest; a call with smaller n and c uses the first part of each, rows close together. */
 int lsq_open(struct lsq *l, uint32_t max_n, uint32_t max_c)
 {

@@ -20,6 +20,7 @@
 #include "engine/cpu/kernels.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* Room for the largest n and c. */
 struct lsq {
@@ -30,6 +31,7 @@ struct lsq {
     float *panel; /* (16, n) columns of the factor */
 };
 
+size_t lsq_bytes(uint32_t max_n, uint32_t max_c);
 int lsq_open(struct lsq *l, uint32_t max_n, uint32_t max_c);
 void lsq_close(struct lsq *l);
 
