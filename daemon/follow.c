@@ -107,15 +107,6 @@ static bool may_follow(const struct follow_reader *q, const struct follow_reader
     return q->restoring || a->seq->n_tokens / POOL_PAGE_TOKENS >= n_known;
 }
 
-/* Compressed segments of what a sequence of n pages holds. */
-static uint32_t n_packed_of(const struct policy *p, uint32_t n_pages)
-{
-    struct ladder l = { 0 };
-
-    ladder_climb(p, &l, 0, (uint64_t)n_pages * POOL_PAGE_TOKENS, NULL, NULL);
-    return l.n_at[1];
-}
-
 /* The one who shares most with r, more than what is known; of equals one that reads before one that
  * waits, and the older before the younger. */
 static void look(struct follow *f, struct follow_reader *r)
@@ -138,7 +129,7 @@ static void look(struct follow *f, struct follow_reader *r)
         n = (uint32_t)(ladder_unthinned(p, n) / POOL_PAGE_TOKENS);
         if (n < most || (n == most && (!r->leader || r->leader->reads || !q->reads)))
             continue;
-        n_packed = n_packed_of(p, n);
+        n_packed = ladder_of(p, (uint64_t)n * POOL_PAGE_TOKENS).n_at[1];
         if (has_taught(q, n, n_packed))
             continue;
         r->leader = q;

@@ -256,6 +256,14 @@ void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint
     note(ret_pages, ladder_pages(p, l, n_tokens));
 }
 
+struct ladder ladder_of(const struct policy *p, uint64_t n_tokens)
+{
+    struct ladder l = { 0 };
+
+    ladder_climb(p, &l, 0, n_tokens, NULL, NULL);
+    return l;
+}
+
 /* Once a segment is thinned none of those behind it can undo that: the first such check decides. */
 uint64_t ladder_unthinned(const struct policy *p, uint64_t n_tokens)
 {

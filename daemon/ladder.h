@@ -73,6 +73,9 @@ void ladder_cut(struct ladder *l, uint32_t first);
 void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint64_t n_tokens,
                   uint64_t *ret_keys, uint64_t *ret_pages);
 
+/* What a fresh sequence of n_tokens holds. */
+struct ladder ladder_of(const struct policy *p, uint64_t n_tokens);
+
 /* The most of the first n_tokens that leave no segment above rung 1. */
 uint64_t ladder_unthinned(const struct policy *p, uint64_t n_tokens);
 

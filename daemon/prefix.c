@@ -498,15 +498,6 @@ static uint32_t walk(const struct prefix_user *u, const struct policy *policy, c
     return i;
 }
 
-/* What a fresh sequence of n pages holds. */
-static struct ladder ladder_of(const struct policy *policy, uint32_t n)
-{
-    struct ladder l = { 0 };
-
-    ladder_climb(policy, &l, 0, (uint64_t)n * TOKENS, NULL, NULL);
-    return l;
-}
-
 /* The longest part of the path, in pages, of which all is there that a sequence so long would hold.
  */
 static uint32_t usable(const struct prefix *p, const struct policy *policy, uint32_t n)
@@ -519,7 +510,7 @@ static uint32_t usable(const struct prefix *p, const struct policy *policy, uint
         n_packed++;
     n = (uint32_t)(ladder_unthinned(policy, (uint64_t)n * TOKENS) / TOKENS);
     for (; n > 0; n--) {
-        uint32_t wants = ladder_of(policy, n).n_at[1];
+        uint32_t wants = ladder_of(policy, (uint64_t)n * TOKENS).n_at[1];
 
         if (wants > n_packed)
             continue;
@@ -600,7 +591,7 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
 
     assert(s->n_tokens == 0);
     n_pages = prefix_known(u, policy, ids, n);
-    there = ladder_of(policy, n_pages);
+    there = ladder_of(policy, (uint64_t)n_pages * TOKENS);
     if (n_pages == 0 || !has_room(p, s, policy, &there, n_pages))
         return 0;
     /* has_room was asked, and nothing takes pages in between: adopting can't fail half-way. */

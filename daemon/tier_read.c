@@ -109,14 +109,6 @@ static uint32_t has_raw(const struct tier_restore *r, uint32_t segment)
     return find(r, segment, STORE_RAW, &f) && f.is.n_keys >= f.is.n_tokens ? f.is.n_tokens : 0;
 }
 
-static struct ladder ladder_at(const struct policy *p, uint32_t n)
-{
-    struct ladder l = { 0 };
-
-    ladder_climb(p, &l, 0, n, NULL, NULL);
-    return l;
-}
-
 /* The first segment that the sequence does not hold as the goal has it. */
 static uint32_t first_other(const struct memory *m, const struct ladder *goal)
 {
@@ -153,7 +145,7 @@ static uint32_t longest(const struct tier_restore *r, uint32_t n)
     if (!keeps_all && !m->policy.late) /* the check of the next one comes here */
         n = min_u32(n, (n_packed + 1) * seg_len + m->policy.keep_tail - 1);
     while (n > m->seq->n_tokens) {
-        struct ladder l = ladder_at(&m->policy, n);
+        struct ladder l = ladder_of(&m->policy, n);
 
         /* Too much of it is compressed: to before its last check. */
         hole = l.n_at[1] > n_packed ? l.n_checked * seg_len + m->policy.keep_tail - 1
@@ -255,7 +247,7 @@ static bool plan(struct tier_restore *r)
     r->goal_n = longest(r, min_u32(r->limit, r->n - 1));
     if (r->goal_n == 0)
         return false;
-    r->goal = ladder_at(policy_of(r), r->goal_n);
+    r->goal = ladder_of(policy_of(r), r->goal_n);
     r->first = first_other(r->user->memory, &r->goal);
     r->thinned_to = 0;
     count_parts(r, &n_parts, &n_pages);

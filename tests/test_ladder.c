@@ -14,14 +14,6 @@
 
 #define TOKENS 6000u
 
-static struct ladder climbed(const struct policy *p, uint64_t n)
-{
-    struct ladder l = { 0 };
-
-    ladder_climb(p, &l, 0, n, NULL, NULL);
-    return l;
-}
-
 /* Segments of 64 at ratio 8, no sinks, 256 keys: 8, 4, 2, 1 keys on rungs 1 to 4. */
 static void climbs_as_said(void **state)
 {
@@ -41,7 +33,7 @@ static void climbs_as_said(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
-        struct ladder l = climbed(&p, known[i].segments * 64u);
+        struct ladder l = ladder_of(&p, known[i].segments * 64u);
 
         for (uint32_t rung = 1; rung < 4; rung++)
             assert_int_equal(l.n_at[rung], known[i].n_at[rung]);
@@ -119,7 +111,7 @@ static void is_what_was_predicted(void **state)
             }
         }
         for (uint64_t n = 0; n < TOKENS; n += 61) { /* from anywhere */
-            struct ladder part = climbed(&p, n);
+            struct ladder part = ladder_of(&p, n);
 
             ladder_climb(&p, &part, n, TOKENS, NULL, NULL);
             assert_true(ladder_equal(&part, &l));
@@ -137,7 +129,7 @@ static void rewinds_keep_what_is_compressed(void **state)
 
         draw_policy(&p, &draws);
         for (uint64_t n = 0; n < TOKENS; n += 113) {
-            struct ladder l = climbed(&p, TOKENS), fresh = climbed(&p, n);
+            struct ladder l = ladder_of(&p, TOKENS), fresh = ladder_of(&p, n);
 
             ladder_rewind(&p, &l, n);
             assert_int_equal(l.n_checked, fresh.n_checked);
