@@ -77,6 +77,16 @@ size_t utf8_span(const uint8_t *p, size_t n)
     return at;
 }
 
+/* All bytes of a character but its first begin with 10. */
+size_t utf8_whole(const void *p, size_t n, size_t n_all)
+{
+    const uint8_t *bytes = p;
+
+    while (n > 0 && n < n_all && (bytes[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
 size_t utf8_put(uint32_t c, uint8_t *ret)
 {
     if (c < 0x80) {

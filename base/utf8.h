@@ -23,6 +23,9 @@ enum utf8_state utf8_check(const uint8_t *p, size_t n, size_t *ret_len);
 /* The length of the longest prefix of p[0..n) that is whole, well-formed characters. */
 size_t utf8_span(const uint8_t *p, size_t n);
 
+/* n, or as much less as it takes for p[0..n) of n_all well-formed bytes to cut no character. */
+size_t utf8_whole(const void *p, size_t n, size_t n_all);
+
 /* Writes code point c (below 0x110000, no surrogate), returns the bytes written, at most 4. */
 size_t utf8_put(uint32_t c, uint8_t *ret);
 

@@ -3,6 +3,8 @@
  * never many. */
 #include "daemon/answer.h"
 
+#include "base/utf8.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,14 +142,6 @@ static size_t held_len(const struct answer *a)
     return most;
 }
 
-/* Back to where a character begins. */
-static size_t whole_characters(const struct answer *a, size_t n)
-{
-    while (n > 0 && n < a->n_text && ((unsigned char)a->text[n] & 0xc0) == 0x80)
-        n--;
-    return n;
-}
-
 /* With fewer ids than there is text for the text ends where the last of them does; one that ends
  * within a character goes out before the rest of that, or a run of such would never end. */
 size_t answer_ready(const struct answer *a, size_t max_text, uint32_t max_ids, uint32_t *ret_n_ids)
@@ -155,11 +149,11 @@ size_t answer_ready(const struct answer *a, size_t max_text, uint32_t max_ids, u
     size_t n = a->n_text - held_len(a);
     uint32_t ids = 0;
 
-    n = whole_characters(a, n < max_text ? n : max_text);
+    n = utf8_whole(a->text, n < max_text ? n : max_text, a->n_text);
     while (ids < a->n_ids && ids < max_ids && a->ends[ids] <= n)
         ids++;
     if (ids == max_ids && ids < a->n_ids)
-        n = whole_characters(a, a->ends[ids - 1]);
+        n = utf8_whole(a->text, a->ends[ids - 1], a->n_text);
     *ret_n_ids = ids;
     return n;
 }

@@ -1,5 +1,6 @@
 /* daemon/req_text.c - Tokenize and Detokenize: no session, no model, only the vocabulary. */
 
+#include "base/utf8.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 #include "engine/text/detok.h"
@@ -161,13 +162,6 @@ static void decode_chunk(struct sched *s, struct detokenize *d)
     }
 }
 
-static size_t whole_characters(const char *text, size_t n, size_t n_text)
-{
-    while (n > 0 && n < n_text && ((unsigned char)text[n] & 0xc0) == 0x80)
-        n--;
-    return n;
-}
-
 /* n_sent goes with each chunk: how many ids its text came from, those of half a character
  * included. */
 static int send_chunk(struct sched *s, struct request *r, struct detokenize *d)
@@ -175,7 +169,7 @@ static int send_chunk(struct sched *s, struct request *r, struct detokenize *d)
     size_t n = d->n_text < REPLY_TEXT_MAX ? d->n_text : REPLY_TEXT_MAX;
     int e;
 
-    n = whole_characters(d->text, n, d->n_text);
+    n = utf8_whole(d->text, n, d->n_text);
     e = reply_text(s, r, d->text, n, NULL, 0, (uint32_t)(d->done - d->n_sent), NULL);
     if (e < 0)
         return e;

@@ -145,12 +145,25 @@ static void code_points(void **state)
     }
 }
 
+/* Back to where a character begins, and not from the end of all. */
+static void cuts_no_character(void **state)
+{
+    static const char text[] = "a\xc3\xa9\xe4\xb8\xad";
+    static const size_t whole[] = { 0, 1, 1, 3, 3, 3, 6 };
+
+    (void)state;
+    for (size_t n = 0; n <= 6; n++)
+        assert_int_equal(utf8_whole(text, n, 6), whole[n]);
+    assert_int_equal(utf8_whole(text, 2, 2), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_characters), cmocka_unit_test(ill_formed),
-        cmocka_unit_test(cut_at_the_end),   cmocka_unit_test(when_it_comes),
-        cmocka_unit_test(bounded_output),   cmocka_unit_test(code_points),
+        cmocka_unit_test(whole_characters),  cmocka_unit_test(ill_formed),
+        cmocka_unit_test(cut_at_the_end),    cmocka_unit_test(when_it_comes),
+        cmocka_unit_test(bounded_output),    cmocka_unit_test(code_points),
+        cmocka_unit_test(cuts_no_character),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
