@@ -8,6 +8,8 @@
  */
 #include "daemon/follow.h"
 
+#include "base/least.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -50,11 +52,6 @@ void follow_leave(struct follow *f, struct follow_reader *r)
 }
 
 /* --- who may be followed ---------------------------------------------------------------------- */
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* How many of the first n are equal. */
 static uint32_t n_equal(const uint32_t *a, const uint32_t *b, uint32_t n)

@@ -9,6 +9,7 @@
 #include "daemon/memory.h"
 
 #include "base/clock.h"
+#include "base/least.h"
 #include "daemon/again.h"
 #include "daemon/memory_inner.h"
 #include "daemon/prefix.h"
@@ -248,11 +249,6 @@ void memory_fini(struct memory *m)
 }
 
 /* --- what is due ------------------------------------------------------------------------------ */
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* What the ladder climbs by. Hydrated segments come and go, and it knows nothing of them; but those
  * of memory_adopt_behind stay, so it has to leave room for them. */

@@ -18,6 +18,7 @@
 #include "daemon/tier_inner.h"
 
 #include "base/clock.h"
+#include "base/least.h"
 
 #include <errno.h>
 #include <math.h>
@@ -69,11 +70,6 @@ double tier_read_speed(const struct tier *t)
 static const struct policy *policy_of(const struct tier_restore *r)
 {
     return &r->user->memory->policy;
-}
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
 }
 
 /* The record of a segment that has most of the ids. host_only: a record that the disk has longer is

@@ -16,15 +16,11 @@
  * of the segment like all, and are kept as fine-kv without an adapter keeps a snippet's last token.
  */
 
+#include "base/least.h"
 #include "engine/kv/compress_ops.h"
 #include "engine/kv/rotary.h"
 
 #include <errno.h>
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* The list of the first n_keys places. */
 static uint32_t *first_places(const struct compress_work *w, uint32_t n_keys)

@@ -1,5 +1,7 @@
 #include "tests/support/memory_rig.h"
 
+#include "base/least.h"
+
 int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct why *why)
 {
     int r = rig_open(&m->rig, opts, why);
@@ -20,11 +22,6 @@ void memory_rig_close(struct memory_rig *m)
 {
     compress_close(m->served.compressor);
     rig_close(&m->rig);
-}
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
 }
 
 int memory_rig_settle(struct memory_rig *m, struct memory *memory, uint32_t chunk)
