@@ -109,7 +109,7 @@ static bool may_follow(const struct follow_reader *q, const struct follow_reader
 static void look(struct follow *f, struct follow_reader *r)
 {
     const struct policy *p = &r->memory->policy;
-    uint32_t most = prefix_known(&r->memory->shared, p, r->ids, r->n), n_known = most;
+    uint32_t most = prefix_known_pages(&r->memory->shared, p, r->ids, r->n), n_known = most;
     uint64_t compared = 0;
     struct follow_reader *q;
 

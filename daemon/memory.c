@@ -55,7 +55,7 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
 
 uint32_t memory_known(struct memory *m, const uint32_t *ids, uint32_t n)
 {
-    uint32_t tree = prefix_known(&m->shared, &m->policy, ids, n) * POOL_PAGE_TOKENS;
+    uint32_t tree = prefix_known_pages(&m->shared, &m->policy, ids, n) * POOL_PAGE_TOKENS;
     uint32_t disk = tier_known(&m->kept, ids, n);
 
     return tree > disk ? tree : disk;

@@ -555,8 +555,8 @@ bool prefix_raw(const struct prefix_user *u, const struct seq *s, const struct p
     return true;
 }
 
-uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
-                      uint32_t n)
+uint32_t prefix_known_pages(const struct prefix_user *u, const struct policy *policy,
+                            const uint32_t *ids, uint32_t n)
 {
     if (!u->prefix || n < 2)
         return 0;
@@ -590,7 +590,7 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     struct ladder there;
 
     assert(s->n_tokens == 0);
-    n_pages = prefix_known(u, policy, ids, n);
+    n_pages = prefix_known_pages(u, policy, ids, n);
     there = ladder_of(policy, (uint64_t)n_pages * TOKENS);
     if (n_pages == 0 || !has_room(p, s, policy, &there, n_pages))
         return 0;

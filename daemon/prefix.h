@@ -62,9 +62,9 @@ void prefix_close(struct prefix *p);
 uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
                       const struct policy *policy, const uint32_t *ids, uint32_t n);
 
-/* Pages that prefix_adopt would find for it, whether its account has room for them or not. */
-uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
-                      uint32_t n);
+/* How many pages prefix_adopt would find for it, whether its account has room for them or not. */
+uint32_t prefix_known_pages(const struct prefix_user *u, const struct policy *policy,
+                            const uint32_t *ids, uint32_t n);
 
 /* The raw pages of a full segment of the sequence, seg_len / 16 of them, which stay the tree's.
  * False: it does not have them all. */

@@ -219,7 +219,7 @@ static uint32_t known(const uint32_t *ids, uint32_t n)
     uint32_t pages;
 
     open_reader(&r);
-    pages = prefix_known(&r.memory.shared, &r.memory.policy, ids, n);
+    pages = prefix_known_pages(&r.memory.shared, &r.memory.policy, ids, n);
     close_reader(&r);
     return pages;
 }
