@@ -334,11 +334,10 @@ static void bench_vectors(struct bench *b)
 
 static int bench_open(struct bench *b)
 {
-    struct place_result result;
     size_t n = (size_t)X_MAX * COLS_MAX;
     void *memory;
 
-    if (place_alloc(MEMORY, false, &memory, &result) < 0)
+    if (place_alloc(MEMORY, &memory) < 0)
         return -1;
     b->memory = memory;
     b->x = aligned_alloc(64, n * sizeof(float));

@@ -241,13 +241,12 @@ static void print_all(struct memory *m, uint32_t n)
 int main(int argc, char **argv)
 {
     bool memory_only = argc == 3 && strcmp(argv[1], "-m") == 0;
-    struct place_result placed;
     struct memory m = { 0 };
     struct workers *w;
     struct seat seat;
     void *mem;
 
-    if ((argc != 1 && !memory_only) || place_alloc(MEMORY, false, &mem, &placed) < 0) {
+    if ((argc != 1 && !memory_only) || place_alloc(MEMORY, &mem) < 0) {
         (void)fprintf(stderr, "peaks [-m THREADS]; 512 MB of memory\n");
         return 1;
     }

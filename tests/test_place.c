@@ -1,5 +1,5 @@
-/* Would catch: memory that is not aligned or not zero; a refused lock or an absurd size taken for a
- * crash or a success; a CPU handed out that the process may not use, or one twice while others are
+/* Would catch: memory that is not aligned or not zero; an absurd size taken for a crash or a
+ * success; a CPU handed out that the process may not use, or one twice while others are
  * free.
  */
 #include "base/thread.h"
@@ -13,26 +13,23 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #define MIB ((size_t)1 << 20)
 
-static void check_memory(size_t len, bool lock)
+static void check_memory(size_t len)
 {
-    struct place_result result = { 0 };
     uint8_t *mem = NULL;
     void *p;
 
-    assert_int_equal(place_alloc(len, lock, &p, &result), 0);
+    assert_int_equal(place_alloc(len, &p), 0);
     mem = p;
     assert_int_equal((uintptr_t)mem % (len >= 2 * MIB ? 2 * MIB : 4096), 0);
     for (size_t i = 0; i < len; i += 997)
         assert_int_equal(mem[i], 0);
     mem[0] = mem[len - 1] = 1;
-    assert_true(lock || !result.locked);
     place_free(mem, len);
 }
 
@@ -41,29 +38,9 @@ static void test_alloc(void **state)
     static const size_t lengths[] = { 1, 4096, 4097, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 7 * MIB };
 
     (void)state;
-    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-        check_memory(lengths[i], false);
-        check_memory(lengths[i], true);
-    }
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+        check_memory(lengths[i]);
     place_free(NULL, 0);
-}
-
-/* Over the limit is no error: the memory is there, and the result says that it is not locked. */
-static void test_lock_refused(void **state)
-{
-    struct rlimit old, none = { 0, 0 };
-    struct place_result result = { 0 };
-    void *mem;
-
-    (void)state;
-    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &old), 0);
-    none.rlim_max = old.rlim_max;
-    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &none), 0);
-    assert_int_equal(place_alloc(4 * MIB, true, &mem, &result), 0);
-    if (geteuid() != 0) /* root may lock past any limit */
-        assert_false(result.locked);
-    place_free(mem, 4 * MIB);
-    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
 }
 
 /* Pages that are in memory, of all. */
@@ -82,13 +59,12 @@ static size_t resident(const void *mem, size_t len)
 static void test_populate(void **state)
 {
     const size_t len = 35 * MIB + 4096;
-    struct place_result result;
     struct workers *w;
     void *mem;
 
     (void)state;
     assert_int_equal(workers_open(3, false, &w), 0);
-    assert_int_equal(place_alloc(len, false, &mem, &result), 0);
+    assert_int_equal(place_alloc(len, &mem), 0);
     memset((uint8_t *)mem + 20 * MIB, 7, 100);
     assert_true(resident(mem, len) < len / 4096);
     assert_int_equal(place_populate(w, mem, len), 0);
@@ -168,14 +144,13 @@ static void test_kept_elsewhere(void **state)
 
 static void test_too_much(void **state)
 {
-    struct place_result result;
     void *mem;
 
     (void)state;
-    assert_int_equal(place_alloc(SIZE_MAX, false, &mem, &result), -ENOMEM);
-    assert_int_equal(place_alloc(SIZE_MAX - 4096, false, &mem, &result), -ENOMEM);
-    assert_int_equal(place_alloc((size_t)1 << 60, false, &mem, &result), -ENOMEM);
-    assert_int_equal(place_alloc(0, false, &mem, &result), -ENOMEM);
+    assert_int_equal(place_alloc(SIZE_MAX, &mem), -ENOMEM);
+    assert_int_equal(place_alloc(SIZE_MAX - 4096, &mem), -ENOMEM);
+    assert_int_equal(place_alloc((size_t)1 << 60, &mem), -ENOMEM);
+    assert_int_equal(place_alloc(0, &mem), -ENOMEM);
 }
 
 static void test_cpus(void **state)
@@ -217,10 +192,10 @@ static void test_narrowed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alloc),    cmocka_unit_test(test_lock_refused),
-        cmocka_unit_test(test_populate), cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_kept),     cmocka_unit_test(test_kept_elsewhere),
-        cmocka_unit_test(test_cpus),     cmocka_unit_test(test_narrowed),
+        cmocka_unit_test(test_alloc),          cmocka_unit_test(test_populate),
+        cmocka_unit_test(test_too_much),       cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_kept_elsewhere), cmocka_unit_test(test_cpus),
+        cmocka_unit_test(test_narrowed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -142,10 +142,8 @@ static void cpu_info(const struct backend *b, struct backend_info *ret)
 /* A promise, which populate makes true. */
 static int cpu_alloc(struct backend *b, size_t n, void **ret)
 {
-    struct place_result placed;
-
     (void)b;
-    return place_alloc(n, false, ret, &placed);
+    return place_alloc(n, ret);
 }
 
 static void cpu_free(struct backend *b, void *mem, size_t n)
@@ -165,7 +163,7 @@ static int cpu_discard(struct backend *b, void *mem, size_t n)
     return place_discard(mem, n);
 }
 
-/* By mlock and not by place_alloc's flag: the caller logs whether it was allowed. */
+/* The caller logs whether it was allowed. */
 static int cpu_lock(struct backend *b, void *mem, size_t n)
 {
     (void)b;

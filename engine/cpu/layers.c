@@ -90,7 +90,6 @@ int layers_open(const struct model *m, const struct kernels *k, struct workers *
                 uint32_t max_batch, struct layers **ret, struct why *why)
 {
     struct layers *f = calloc(1, sizeof(*f));
-    struct place_result placed;
     int r;
 
     if (!f)
@@ -98,7 +97,7 @@ int layers_open(const struct model *m, const struct kernels *k, struct workers *
     *f = (struct layers){ .m = m, .k = k, .w = w, .max_batch = max_batch };
     /* Counted first, then placed: lay_out is called once more when there is memory. */
     f->mem_len = lay_out(f);
-    r = place_alloc(f->mem_len, false, &f->mem, &placed);
+    r = place_alloc(f->mem_len, &f->mem);
     if (r < 0)
         goto fail;
     (void)lay_out(f);

@@ -1,7 +1,7 @@
 /* engine/cpu/place.c - memory in huge pages on all nodes, memory behind a descriptor, CPUs in
  * order.
  *
- * What the kernel refuses (huge pages, a node, a lock) costs speed and is no error. Order matters:
+ * What the kernel refuses (huge pages, a node) costs speed and is no error. Order matters:
  * advice and policy hold for pages that are not there yet, so they come between the mapping and the
  * first touch.
  */
@@ -16,6 +16,7 @@
 #include <numa.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -53,10 +54,9 @@ static void interleave(void *mem, size_t len)
     numa_bitmask_free(nodes);
 }
 
-int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_result)
+int place_alloc(size_t len, void **ret)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    struct place_result result = { 0 };
     void *mem;
 
     if (len == 0 || len > SIZE_MAX - PAGES_HUGE - page)
@@ -66,15 +66,11 @@ int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_resu
     if (!mem)
         return -ENOMEM;
 
-    /* Advice first: pages that exist keep their size and node, and mlock makes them exist. */
+    /* Before anything touches it: pages that exist keep their size and node. */
     interleave(mem, len);
     if (len >= PAGES_HUGE)
-        result.huge = madvise(mem, len, MADV_HUGEPAGE) == 0;
-    if (lock)
-        result.locked = mlock(mem, len) == 0;
-
+        (void)madvise(mem, len, MADV_HUGEPAGE);
     *ret = mem;
-    *ret_result = result;
     return 0;
 }
 
