@@ -650,13 +650,6 @@ void shelf_unpin(struct shelf *s, uint64_t id)
         release(s, r);
 }
 
-bool shelf_has(const struct shelf *s, uint64_t id)
-{
-    const struct record *r = by_id(s, id);
-
-    return r && r->indexed;
-}
-
 /* Those that are pinned are found no more, and go with their last pin. */
 void shelf_forget(struct shelf *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes)
 {

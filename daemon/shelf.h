@@ -66,7 +66,6 @@ bool shelf_find(const struct shelf *s, const struct store_key *key, const uint32
  * gone. */
 bool shelf_pin(struct shelf *s, uint64_t id, uint32_t n, void **ret_mem);
 void shelf_unpin(struct shelf *s, uint64_t id);
-bool shelf_has(const struct shelf *s, uint64_t id);
 
 /* All records of an owner are found no more. */
 void shelf_forget(struct shelf *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes);
