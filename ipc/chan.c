@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -591,9 +592,8 @@ static int put_in_bed(struct chan *c, int fd, uint32_t what, uint32_t events)
 
 /* An epoll set, which is filled once: poll would hang itself on three descriptors for each sleep
  * and off them, while who answers may wait for this CPU. */
-static int make_bed(struct chan *c, int sock, int stop_fd)
+static int make_bed(struct chan *c, const int fds[2])
 {
-    const int fds[] = { sock, stop_fd };
     int r;
 
     if (c->bed < 0) {
@@ -621,35 +621,60 @@ static int make_bed(struct chan *c, int sock, int stop_fd)
     return 0;
 }
 
-/* Flags first, one more look, then sleep: a message that comes between the look and the sleep finds
- * the flag and rings (ring.h, I5). Each ring is an edge, so that those of earlier sleeps may lie in
- * the doorbell, as many as one read takes away. */
-static int sleep_once(struct chan *c, bool for_room, int timeout_ms)
+/* What there was, as bits of BED_x; an end of any of them is the peer's. How many, 0 in time, or
+ * -errno. */
+static int sleep_in_bed(const struct chan *c, int timeout_ms, uint32_t *ret_seen)
 {
     struct epoll_event ev[BED__N];
+    int n = epoll_wait(c->bed, ev, BED__N, timeout_ms);
+
+    for (int i = 0; i < n; i++) {
+        bool over = ev[i].events & (EPOLLHUP | EPOLLERR);
+
+        *ret_seen |= over ? 1u << BED_SOCK : 1u << ev[i].data.u32;
+    }
+    return n < 0 ? -errno : n;
+}
+
+/* The same for who has no descriptor left for a set: no reason to lose a connection. */
+static int sleep_by_poll(const struct chan *c, const int fds[2], int timeout_ms, uint32_t *ret_seen)
+{
+    struct pollfd p[BED__N] = { { chan_doorbell(c), POLLIN, 0 },
+                                { fds[0], POLLIN, 0 },
+                                { fds[1], POLLIN, 0 } };
+    int n = poll(p, BED__N, timeout_ms);
+
+    for (uint32_t i = 0; n > 0 && i < BED__N; i++) {
+        bool over = p[i].revents & (POLLHUP | POLLERR | POLLNVAL);
+
+        *ret_seen |= over ? 1u << BED_SOCK : p[i].revents ? 1u << i : 0;
+    }
+    return n < 0 ? -errno : n;
+}
+
+/* Flags first, one more look, then sleep: a message that comes between the look and the sleep finds
+ * the flag and rings (ring.h, I5). In bed each ring is an edge, so that those of earlier sleeps may
+ * lie in the doorbell, as many as one read takes away; poll sees what lies there (fds not NULL). */
+static int sleep_once(struct chan *c, bool for_room, const int *fds, int timeout_ms)
+{
     uint32_t seen = 0;
     bool there;
-    int n, err;
+    int n = 0;
 
-    if (++c->n_left >= LEFT_MAX)
+    if (fds || ++c->n_left >= LEFT_MAX)
         begin_arm(c);
     c->armed = true;
     there = look_and_sleep(c, for_room);
-    n = there ? 0 : epoll_wait(c->bed, ev, BED__N, timeout_ms);
-    err = n < 0 ? -errno : 0;
+    if (!there)
+        n = fds ? sleep_by_poll(c, fds, timeout_ms, &seen) : sleep_in_bed(c, timeout_ms, &seen);
     chan_disarm(c);
     /* Before the peer's death is looked at: what it sent while it lived still counts. */
     if (there || ready(c, for_room))
         return 0;
-    if (err < 0)
-        return err;
+    if (n < 0)
+        return n;
     if (n == 0)
         return -ETIMEDOUT;
-    for (int i = 0; i < n; i++) {
-        bool over = ev[i].data.u32 == BED_SOCK || (ev[i].events & (EPOLLHUP | EPOLLERR));
-
-        seen |= over ? 1u << BED_SOCK : 1u << ev[i].data.u32;
-    }
     if (seen & 1u << BED_SOCK)
         return -EPIPE;
     return seen & 1u << BED_STOP ? -EINTR : 1; /* 1: woken by the doorbell, perhaps for nothing */
@@ -659,12 +684,15 @@ int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spi
               int timeout_ms)
 {
     uint64_t end = timeout_ms > 0 ? clock_ns() + (uint64_t)timeout_ms * 1000000u : 0;
+    const int fds[] = { sock, stop_fd };
+    bool full;
     int r;
 
     if (spin(c, for_room, spin_ns))
         return 0;
-    r = make_bed(c, sock, stop_fd);
-    if (r < 0)
+    r = make_bed(c, fds);
+    full = r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOSPC;
+    if (r < 0 && !full)
         return r;
     do {
         if (timeout_ms > 0) {
@@ -673,7 +701,7 @@ int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spi
             /* Rounded up: rounded down the last millisecond would be spent in sleeps of none. */
             timeout_ms = now < end ? (int)((end - now + 999999) / 1000000) : 0;
         }
-        r = sleep_once(c, for_room, timeout_ms);
+        r = sleep_once(c, for_room, full ? fds : NULL, timeout_ms);
     } while (r == 1);
     return r;
 }

@@ -1,6 +1,6 @@
 /* Would catch: a sleep that no ring ends, also behind one that failed, one that an old ring ends, a
- * doorbell that fills up with rings, and a wait that does not see its time, its peer or its caller
- * end. */
+ * doorbell that fills up with rings, a wait that does not see its time, its peer or its caller end,
+ * and a connection that is lost for want of a descriptor. */
 #include "ipc/chan.h"
 
 #include "tests/support/chan_ends.h"
@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -235,6 +236,39 @@ static void test_wait_again(void **state)
     ends_close(&e);
 }
 
+/* A program that has no descriptor left sleeps all the same, however often it is woken. */
+static void test_no_descriptors(void **state)
+{
+    struct ends e = ends_open(&geometry);
+    struct waker w = { .server = e.server, .n = 3 };
+    struct rlimit all, none;
+    struct hostile h;
+    int sock[2];
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
+    assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
+    w.sleeping = hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING);
+    assert_int_equal(pthread_create(&thread, NULL, wake_each_sleep, &w), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    none = (struct rlimit){ 3, all.rlim_max }; /* poll wants as many as it is asked about */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int i = 0; i < w.n; i++) {
+        assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), 0);
+        ends_expect(e.client, "m", "");
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, 1), -ETIMEDOUT);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, 1), -ETIMEDOUT);
+    close(sock[1]);
+    assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), -EPIPE);
+    hostile_close(&h);
+    close(sock[0]);
+    ends_close(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_wait_ends),
         cmocka_unit_test(test_rings_that_lie_there),
         cmocka_unit_test(test_wait_again),
+        cmocka_unit_test(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
