@@ -1,7 +1,8 @@
 /* tests/test_corpus.c - corpus files: building, damage, sampling. Would catch: text that does not
- * come back, loss on the wrong tokens of a conversation, a damaged or foreign file that is taken or
- * refused without a reason, samples that depend on what was drawn before, that cut conversations,
- * or that miss the weights, a failed build that leaves a file. */
+ * come back, loss on the wrong tokens of a conversation, an answer with spaces that the template
+ * takes away, a damaged or foreign file that is taken or refused without a reason, samples that
+ * depend on what was drawn before, that cut conversations, or that miss the weights, a failed build
+ * that leaves a file. */
 
 #include "engine/text/vocab.h"
 #include "tests/support/file.h"
@@ -224,6 +225,25 @@ static void test_end_of_turn(void **state)
     assert_int_equal(n_ends, 1);
     assert_true(d.n_loss > 1);
     corpus_close(c);
+}
+
+/* Spaces that are not ASCII's as well, as the template does it where the daemon renders. */
+static void test_trimmed_answer(void **state)
+{
+    static const char line[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"one?\"}, {\"role\": \"assistant\", "
+        "\"content\": \" \\u00a0\\u3000\\n1 2\\u2028\\u001c \"}]}";
+    char path[SCRATCH_PATH_MAX], plain[sizeof(model)], text[4096];
+    const char *inputs[] = { put_text(path, "trimmed.jsonl", line) };
+    struct corpus *c;
+
+    (void)state;
+    memcpy(plain, model, sizeof(plain));
+    (void)snprintf(model, sizeof(model), "tests/data/tiny_llama31.gguf");
+    c = build_open(1, inputs);
+    assert_string_equal(document(c, 0, true, text), "1 2<|eot_id|>");
+    corpus_close(c);
+    memcpy(model, plain, sizeof(model));
 }
 
 static void expect(int r, int err, const struct why *why, const char *a, const char *b)
@@ -640,6 +660,7 @@ int main(void)
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_jsonl),
         cmocka_unit_test(test_end_of_turn),
+        cmocka_unit_test(test_trimmed_answer),
         cmocka_unit_test(test_bad_inputs),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_crafted),

@@ -6,6 +6,7 @@
 
 #include "base/utf8.h"
 #include "engine/text/chat.h"
+#include "engine/text/chat_put.h"
 #include "engine/text/vocab.h"
 #include "train/data/corpus.h"
 
@@ -262,19 +263,22 @@ static int render(struct corpus_text *t, const struct chat_message *msgs, size_t
     return r;
 }
 
-/* The family's template takes spaces away around a message's text. */
+static int take_answer(void *arg, const struct chat_piece *p)
+{
+    return encode(arg, p->text, p->len, true);
+}
+
+/* As the template writes it where it is a message before the last: Llama 3's takes spaces away
+ * around a message's text, those of Unicode too. */
 static int encode_answer(struct corpus_text *t, const struct chat_message *m)
 {
-    const char *text = m->text;
-    size_t len = m->text_len;
+    struct chat_out o = { take_answer, t, 0 };
 
-    if (chat_family(t->chat) == CHAT_LLAMA3) {
-        for (; len > 0 && strchr(" \t\n\r\f\v", *text); len--)
-            text++;
-        while (len > 0 && strchr(" \t\n\r\f\v", text[len - 1]))
-            len--;
-    }
-    return encode(t, text, len, true);
+    if (chat_family(t->chat) == CHAT_LLAMA3)
+        chat_put_trimmed(&o, m->text, m->text_len);
+    else
+        chat_put_piece(&o, m->text, m->text_len, false);
+    return o.r;
 }
 
 /* Only answers carry loss, and the mark that ends each: render begins with it. */
