@@ -252,6 +252,18 @@ static void expect(int r, int err, const struct why *why, const char *a, const c
         fail_msg("it returned %d and said: %s", r, why->text);
 }
 
+/* What a crash leaves of a file's end is no empty line. */
+static void test_zeros(void **state)
+{
+    static const char lines[] = "{\"text\": \"a\"}\n \n\0\0\0\n";
+    char path[SCRATCH_PATH_MAX];
+    const char *inputs[] = { put_file(path, "zeros.jsonl", lines, sizeof(lines) - 1) };
+    struct why why;
+
+    (void)state;
+    expect(build(&why, NULL, 1, inputs), -EINVAL, &why, "zeros.jsonl:3: ", "found no JSON object");
+}
+
 static void test_bad_inputs(void **state)
 {
     static const struct {
@@ -661,6 +673,7 @@ int main(void)
         cmocka_unit_test(test_jsonl),
         cmocka_unit_test(test_end_of_turn),
         cmocka_unit_test(test_trimmed_answer),
+        cmocka_unit_test(test_zeros),
         cmocka_unit_test(test_bad_inputs),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_crafted),

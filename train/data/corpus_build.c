@@ -57,7 +57,7 @@ static int fail_io(struct building *g, const char *path, int err)
 /* An empty line is no document, and no mistake. */
 static bool is_blank(const char *line, size_t len)
 {
-    while (len > 0 && strchr(" \t\r\n", line[len - 1]))
+    while (len > 0 && line[len - 1] && strchr(" \t\r\n", line[len - 1]))
         len--;
     return len == 0;
 }
