@@ -243,6 +243,9 @@ WRAP_test_stream := io_open
 # A library that is the test's.
 WRAP_test_nccl := dlopen dlsym dlclose
 $(B)/tests/test_nccl: $(B)/cuda/nv/sums_nccl.o
+# Devices that are the test's, and time that runs away.
+WRAP_test_together := clock_gettime
+$(B)/tests/test_together: $(B)/cuda/together.o
 # Days pass in tests of the store.
 WRAP_test_store_limits := when_s when_ns
 WRAP_test_store_faults := when_ns

@@ -49,7 +49,7 @@ static int cuda_look(struct backend_devices *d, struct why *why)
  * runtimes. Views stay: opening again has the same. */
 static void close_devices(struct cuda *c)
 {
-    together_close(c->together);
+    together_close(c->together, c->lost);
     c->together = NULL;
     for (uint32_t i = 0; i < c->n; i++) {
         link_close(c->links[i]);

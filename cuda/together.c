@@ -10,9 +10,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* Looks at the devices between two questions whether to stop. */
 #define LOOKS 64u
+/* A sum of a trial takes milliseconds, and what never arrives is waited for without an error. */
+#define TRIAL_S 60
 
 struct together {
     struct part *parts;
@@ -21,114 +24,7 @@ struct together {
     float *y[BACKEND_DEVICES_MAX]; /* of each what is added up */
 };
 
-/* --- opening ---------------------------------------------------------------------------------- */
-
-/* Sums of these over any devices are exact. */
-static float trial_value(uint32_t device, size_t i)
-{
-    return (float)((device + 1) * (i % 97 + 1));
-}
-
-static int put_trial(struct together *t, float *host, size_t n)
-{
-    int r = 0;
-
-    for (uint32_t d = 0; d < t->n && r == 0; d++) {
-        for (size_t i = 0; i < n; i++)
-            host[i] = trial_value(d, i);
-        r = part_put(&t->parts[d], t->y[d], host, n * sizeof(*host), NULL);
-        if (r == 0)
-            r = part_join(&t->parts[d]);
-    }
-    return r;
-}
-
-/* 1: every device has what it should. */
-static int get_trial(struct together *t, float *host, size_t n)
-{
-    int r = 0;
-
-    for (uint32_t d = 0; d < t->n && r == 0; d++) {
-        r = part_get(&t->parts[d], host, t->y[d], n * sizeof(*host), NULL);
-        for (size_t i = 0; i < n && r == 0; i++)
-            if (host[i] != trial_value(t->n * (t->n + 1) / 2 - 1, i))
-                return 0;
-    }
-    return r < 0 ? r : 1;
-}
-
-/* Of a token and of the most: a library takes other ways for them, and its memory for each. Behind
- * an IOMMU other bytes may arrive, as between two devices (cuda/link.h). */
-static int try_sums(struct together *t, size_t row, uint32_t max_rows, struct why *why)
-{
-    const size_t sizes[] = { row, max_rows * row };
-    float *host = malloc(max_rows * row * sizeof(*host));
-    int r = 1;
-
-    if (!host)
-        return why_set(why, -ENOMEM, "no memory for sums over devices");
-    for (unsigned i = 0; i < 2 && r == 1; i++) {
-        r = put_trial(t, host, sizes[i]);
-        if (r == 0)
-            r = sums_run(t->sums, t->y, sizes[i]);
-        if (r == 0)
-            r = get_trial(t, host, sizes[i]);
-    }
-    free(host);
-    if (r == 0)
-        return why_set(why, -ENODEV,
-                       "what is added up over %s:%u and the others is not what was sent: over PCIe "
-                       "behind an IOMMU try iommu=pt, or NCCL_P2P_DISABLE=1 in the environment, or "
-                       "use --split-mode layer",
-                       rt_name, t->parts[0].number);
-    return r < 0 ? why_set(why, r,
-                           "sums over devices fail (NCCL_DEBUG=WARN in the environment "
-                           "says more); use --split-mode layer")
-                 : 0;
-}
-
-int together_open(struct part *parts, uint32_t n, uint32_t max_rows, struct together **ret,
-                  struct why *why)
-{
-    struct together *t = calloc(1, sizeof(*t));
-    size_t row = parts[0].model.n_embd;
-    int devices[BACKEND_DEVICES_MAX], r;
-    void *streams[BACKEND_DEVICES_MAX];
-
-    if (!t)
-        return why_set(why, -ENOMEM, "no memory for sums over devices");
-    t->parts = parts;
-    t->n = n;
-    for (uint32_t i = 0; i < n; i++) {
-        devices[i] = (int)parts[i].number;
-        streams[i] = rt_stream(parts[i].rt, RT_COMPUTE);
-        t->y[i] = step_residual(parts[i].step).y;
-    }
-    r = sums_open(devices, streams, n, max_rows * row, &t->sums, why);
-    if (r == 0)
-        r = try_sums(t, row, max_rows, why);
-    if (r < 0) {
-        together_close(t);
-        return r;
-    }
-    *ret = t;
-    return 0;
-}
-
-size_t together_need(const struct model *m, uint32_t n, uint32_t max_rows)
-{
-    return sums_need(n, (size_t)max_rows * m->n_embd);
-}
-
-void together_close(struct together *t)
-{
-    if (!t)
-        return;
-    sums_close(t->sums);
-    free(t);
-}
-
-/* --- the step --------------------------------------------------------------------------------- */
+/* --- waiting ---------------------------------------------------------------------------------- */
 
 static bool told_to_stop(const struct forward_stop *stop)
 {
@@ -180,6 +76,158 @@ static int await(struct together *t, uint32_t i, const struct forward_stop *stop
             return -ECANCELED;
     }
 }
+
+/* After an error: those that wait in a sum for a device that failed go on. */
+static void give_up(struct together *t)
+{
+    sums_abort(t->sums);
+    for (uint32_t d = 0; d < t->n; d++)
+        (void)rt_wait(t->parts[d].rt, RT_COMPUTE);
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+/* Sums of these over any devices are exact. */
+static float trial_value(uint32_t device, size_t i)
+{
+    return (float)((device + 1) * (i % 97 + 1));
+}
+
+static int put_trial(struct together *t, float *host, size_t n)
+{
+    int r = 0;
+
+    for (uint32_t d = 0; d < t->n && r == 0; d++) {
+        for (size_t i = 0; i < n; i++)
+            host[i] = trial_value(d, i);
+        r = part_put(&t->parts[d], t->y[d], host, n * sizeof(*host), NULL);
+        if (r == 0)
+            r = part_join(&t->parts[d]);
+    }
+    return r;
+}
+
+/* 1: every device has what it should. */
+static int get_trial(struct together *t, float *host, size_t n)
+{
+    int r = 0;
+
+    for (uint32_t d = 0; d < t->n && r == 0; d++) {
+        r = part_get(&t->parts[d], host, t->y[d], n * sizeof(*host), NULL);
+        for (size_t i = 0; i < n && r == 0; i++)
+            if (host[i] != trial_value(t->n * (t->n + 1) / 2 - 1, i))
+                return 0;
+    }
+    return r < 0 ? r : 1;
+}
+
+static bool is_over(void *arg)
+{
+    const struct timespec *end = arg;
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > end->tv_sec;
+}
+
+/* -ECANCELED: it does not end. */
+static int await_trial(struct together *t)
+{
+    struct timespec end;
+    const struct forward_stop stop = { is_over, &end };
+    int r = mark(t, 0);
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += TRIAL_S;
+    if (r == 0)
+        r = await(t, 0, &stop);
+    if (r < 0)
+        give_up(t);
+    return r;
+}
+
+/* Of a token and of the most: a library takes other ways for them, and its memory for each. Behind
+ * an IOMMU other bytes may arrive, as between two devices (cuda/link.h). */
+static int try_sums(struct together *t, size_t row, uint32_t max_rows, struct why *why)
+{
+    const size_t sizes[] = { row, max_rows * row };
+    float *host = malloc(max_rows * row * sizeof(*host));
+    int r = 1;
+
+    if (!host)
+        return why_set(why, -ENOMEM, "no memory for sums over devices");
+    for (unsigned i = 0; i < 2 && r == 1; i++) {
+        r = put_trial(t, host, sizes[i]);
+        if (r == 0)
+            r = sums_run(t->sums, t->y, sizes[i]);
+        if (r == 0)
+            r = await_trial(t);
+        if (r == 0)
+            r = get_trial(t, host, sizes[i]);
+    }
+    free(host);
+    if (r == 0)
+        return why_set(why, -ENODEV,
+                       "what is added up over %s:%u and the others is not what was sent: over PCIe "
+                       "behind an IOMMU try iommu=pt, or NCCL_P2P_DISABLE=1 in the environment, or "
+                       "use --split-mode layer",
+                       rt_name, t->parts[0].number);
+    if (r == -ECANCELED)
+        return why_set(why, -ENODEV,
+                       "sums over %s:%u and the others do not end: what one device sends does not "
+                       "reach another; try NCCL_P2P_DISABLE=1 in the environment, or use "
+                       "--split-mode layer",
+                       rt_name, t->parts[0].number);
+    return r < 0 ? why_set(why, r,
+                           "sums over devices fail (NCCL_DEBUG=WARN in the environment "
+                           "says more); use --split-mode layer")
+                 : 0;
+}
+
+int together_open(struct part *parts, uint32_t n, uint32_t max_rows, struct together **ret,
+                  struct why *why)
+{
+    struct together *t = calloc(1, sizeof(*t));
+    size_t row = parts[0].model.n_embd;
+    int devices[BACKEND_DEVICES_MAX], r;
+    void *streams[BACKEND_DEVICES_MAX];
+
+    if (!t)
+        return why_set(why, -ENOMEM, "no memory for sums over devices");
+    t->parts = parts;
+    t->n = n;
+    for (uint32_t i = 0; i < n; i++) {
+        devices[i] = (int)parts[i].number;
+        streams[i] = rt_stream(parts[i].rt, RT_COMPUTE);
+        t->y[i] = step_residual(parts[i].step).y;
+    }
+    r = sums_open(devices, streams, n, max_rows * row, &t->sums, why);
+    if (r == 0)
+        r = try_sums(t, row, max_rows, why);
+    if (r < 0) {
+        together_close(t, true);
+        return r;
+    }
+    *ret = t;
+    return 0;
+}
+
+size_t together_need(const struct model *m, uint32_t n, uint32_t max_rows)
+{
+    return sums_need(n, (size_t)max_rows * m->n_embd);
+}
+
+void together_close(struct together *t, bool lost)
+{
+    if (!t)
+        return;
+    if (lost && t->sums)
+        sums_abort(t->sums);
+    sums_close(t->sums);
+    free(t);
+}
+
+/* --- the step --------------------------------------------------------------------------------- */
 
 static int add_up(struct together *t, uint32_t n_rows)
 {
@@ -252,11 +300,8 @@ static int finish(struct together *t, int r)
 
     if (e == 0)
         e = await(t, 0, NULL);
-    if (e < 0) {
-        sums_abort(t->sums);
-        for (uint32_t d = 0; d < t->n; d++)
-            (void)rt_wait(t->parts[d].rt, RT_COMPUTE);
-    }
+    if (e < 0)
+        give_up(t);
     return r < 0 ? r : e;
 }
 

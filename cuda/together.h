@@ -21,10 +21,11 @@ struct together;
 
 /* Bytes of each device's memory that it takes at most, of which scratch of steps is no part. */
 size_t together_need(const struct model *m, uint32_t n, uint32_t max_rows);
-/* Of parts that have a model. Sums are tried: what they bring is looked at. */
+/* Of parts that have a model. Sums are tried: whether they end, and what they bring. */
 int together_open(struct part *parts, uint32_t n, uint32_t max_rows, struct together **ret,
                   struct why *why);
-void together_close(struct together *t);
+/* lost: a device failed, and sums are ended without what their library would ask of it. */
+void together_close(struct together *t, bool lost);
 
 int together_step(struct together *t, const struct plan *plan, const struct forward_stop *stop);
 
