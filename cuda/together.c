@@ -17,6 +17,7 @@
 /* A sum of a trial takes milliseconds, and what never arrives is waited for without an error. */
 #define TRIAL_S 60
 
+/* y: of each device's own memory. */
 struct together {
     struct part *parts;
     uint32_t n;
@@ -26,6 +27,7 @@ struct together {
 
 /* --- waiting ---------------------------------------------------------------------------------- */
 
+/* stop NULL: nobody can. */
 static bool told_to_stop(const struct forward_stop *stop)
 {
     return stop && stop->fn(stop->arg);
@@ -36,7 +38,8 @@ static struct step *step_of(const struct together *t, uint32_t device)
     return t->parts[device].step;
 }
 
-/* The event of all devices that their layer i marks. */
+/* The event of all devices that their layer i marks. In the computing streams, behind all that was
+ * queued so far, sums included. */
 static int mark(struct together *t, uint32_t i)
 {
     int r = 0;
@@ -49,7 +52,8 @@ static int mark(struct together *t, uint32_t i)
     return r;
 }
 
-/* How many devices have not come to it. */
+/* How many devices have not come to it. An error of one device counts before the patience for
+ * others: these may be waiting for it. */
 static int not_there(struct together *t, uint32_t i)
 {
     int n = 0;
@@ -65,6 +69,7 @@ static int not_there(struct together *t, uint32_t i)
     return n;
 }
 
+/* Without a call that waits: that would be for one device, whose work may never end. */
 static int await(struct together *t, uint32_t i, const struct forward_stop *stop)
 {
     for (unsigned n = 1;; n++) {
@@ -87,12 +92,14 @@ static void give_up(struct together *t)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-/* Sums of these over any devices are exact. */
+/* Sums of these over any devices are exact. Up to 8 * 9 / 2 * 97: far below what f32 counts in
+ * ones. Each place has another value than its neighbours, and each device its own. */
 static float trial_value(uint32_t device, size_t i)
 {
     return (float)((device + 1) * (i % 97 + 1));
 }
 
+/* host (n) is read before part_put returns, and may be written for the next device. */
 static int put_trial(struct together *t, float *host, size_t n)
 {
     int r = 0;
@@ -114,6 +121,8 @@ static int get_trial(struct together *t, float *host, size_t n)
 
     for (uint32_t d = 0; d < t->n && r == 0; d++) {
         r = part_get(&t->parts[d], host, t->y[d], n * sizeof(*host), NULL);
+        /* The sum over devices 0 .. n - 1 of d + 1 is n (n + 1) / 2: what a device of that number
+         * would have sent. */
         for (size_t i = 0; i < n && r == 0; i++)
             if (host[i] != trial_value(t->n * (t->n + 1) / 2 - 1, i))
                 return 0;
@@ -199,8 +208,10 @@ int together_open(struct part *parts, uint32_t n, uint32_t max_rows, struct toge
     for (uint32_t i = 0; i < n; i++) {
         devices[i] = (int)parts[i].number;
         streams[i] = rt_stream(parts[i].rt, RT_COMPUTE);
+        /* Where wo and w_down leave their results; the sum takes their place. */
         t->y[i] = step_residual(parts[i].step).y;
     }
+    /* Up to all rows of a step at once. */
     r = sums_open(devices, streams, n, max_rows * row, &t->sums, why);
     if (r == 0)
         r = try_sums(t, row, max_rows, why);
@@ -229,6 +240,7 @@ void together_close(struct together *t, bool lost)
 
 /* --- the step --------------------------------------------------------------------------------- */
 
+/* n_rows of each device, from the first on: the same number on all, or a sum would never end. */
 static int add_up(struct together *t, uint32_t n_rows)
 {
     return sums_run(t->sums, t->y, (size_t)n_rows * t->parts[0].model.n_embd);
@@ -239,6 +251,8 @@ static int run_layer(struct together *t, uint32_t i)
     uint32_t n_left = 0; /* the same on all of them */
     int r = 0;
 
+    /* All of the layer's first half is queued on each device before the sum, which has to be queued
+     * on all of them at a time. */
     for (uint32_t d = 0; d < t->n && r == 0; d++) {
         r = rt_use(t->parts[d].rt);
         if (r == 0)
@@ -255,6 +269,7 @@ static int run_layer(struct together *t, uint32_t i)
     return r == 0 ? add_up(t, n_left) : r;
 }
 
+/* The same plan for all: each has its own copy of it, with its own addresses. */
 static int start(struct together *t, const struct plan *plan)
 {
     int r = 0;
@@ -277,6 +292,7 @@ static int run_layers(struct together *t, const struct plan *plan, const struct 
     for (uint32_t i = 0; i < n_layer && r == 0; i++) {
         if (told_to_stop(stop))
             return -ECANCELED;
+        /* The mark is still that of layer i - STEP_AHEAD. */
         if (i >= STEP_AHEAD)
             r = await(t, i, stop);
         if (r == 0)
@@ -284,6 +300,7 @@ static int run_layers(struct together *t, const struct plan *plan, const struct 
         if (r == 0)
             r = mark(t, i);
     }
+    /* On all, though the last one alone has the output matrix: hidden states are wanted on each. */
     for (uint32_t d = 0; d < t->n && r == 0; d++) {
         r = rt_use(t->parts[d].rt);
         if (r == 0)
@@ -296,6 +313,7 @@ static int run_layers(struct together *t, const struct plan *plan, const struct 
  * it. */
 static int finish(struct together *t, int r)
 {
+    /* done[0] is recorded anew: the layer that had it comes before. */
     int e = r == -EIO ? r : mark(t, 0);
 
     if (e == 0)
@@ -309,6 +327,7 @@ int together_step(struct together *t, const struct plan *plan, const struct forw
 {
     int r = finish(t, run_layers(t, plan, stop));
 
+    /* Only now are there outputs to ask for: step_start has taken those of the step before away. */
     for (uint32_t d = 0; d < t->n && r == 0; d++)
         step_of(t, d)->n_out = plan->n_out;
     return r;

@@ -16,12 +16,14 @@
 #include <string.h>
 
 /* Buffers of its channels, for each of its protocols, sent and received: how many there are is its
- * own choice, by what connects the devices. */
+ * own choice, by what connects the devices. A bound for --plan and for the pages: too little would
+ * be no memory when the model is loaded. */
 #define BYTES ((size_t)512 << 20)
 
 enum { NCCL_SUCCESS = 0, NCCL_FLOAT32 = 7, NCCL_SUM = 0 };
 struct ncclComm;
 
+/* A communicator is NULL behind an abort, and where none was made. */
 struct sums {
     void *lib;
     uint32_t n;
@@ -44,6 +46,7 @@ size_t sums_need(uint32_t n, size_t most)
     return BYTES;
 }
 
+/* RTLD_LOCAL, as cuBLAS (cuda/nv/gemm_cublas.c). */
 static int find_library(struct sums *s, struct why *why)
 {
     s->lib = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
@@ -95,8 +98,11 @@ int sums_open(const int *devices, void *const *streams, uint32_t n, size_t most,
     if (r == 0)
         r = find_functions(s, why);
     if (r == 0) {
+        /* All ranks by one thread: the only way that needs no second process or thread to meet it.
+         */
         e = s->init_all(s->comms, (int)n, devices);
         if (e != NCCL_SUCCESS) {
+            /* What a failed call has left there is not ours to give back. */
             memset(s->comms, 0, sizeof(s->comms));
             r = why_set(why, -ENODEV,
                         "NCCL does not start on these devices: %.100s (NCCL_DEBUG=WARN in the "
@@ -112,6 +118,7 @@ int sums_open(const int *devices, void *const *streams, uint32_t n, size_t most,
     return 0;
 }
 
+/* Only of devices that work: destroying finishes what is queued. Others are aborted first. */
 void sums_close(struct sums *s)
 {
     if (!s)
@@ -124,6 +131,8 @@ void sums_close(struct sums *s)
     free(s);
 }
 
+/* One after the other by this thread: each has a flag that its kernels look at, and they are freed
+ * with the last. */
 void sums_abort(struct sums *s)
 {
     for (uint32_t i = 0; i < s->n; i++) {
@@ -135,12 +144,15 @@ void sums_abort(struct sums *s)
 
 int sums_run(struct sums *s, float *const *y, size_t n_values)
 {
+    /* In one group: without it the first call could wait for the second device's, which this thread
+     * has not made yet. */
     int e = s->comms[0] ? s->group_start() : -1, end;
 
     if (e != NCCL_SUCCESS)
         return -EIO;
     for (uint32_t i = 0; i < s->n && e == NCCL_SUCCESS; i++)
         e = s->all_reduce(y[i], y[i], n_values, NCCL_FLOAT32, NCCL_SUM, s->comms[i], s->streams[i]);
+    /* In any case, or the next group would be a part of this one. */
     end = s->group_end();
     return e == NCCL_SUCCESS && end == NCCL_SUCCESS ? 0 : -EIO;
 }
