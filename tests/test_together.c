@@ -1,7 +1,8 @@
 /* tests/test_together.c - waiting for several devices (cuda/together.h), over devices, steps and
- * sums of the test's. Would catch: a trial of sums that waits for ever, because a device failed or
- * because what it waits for never arrives; a device that is waited for before the sums are aborted;
- * sums that are closed, and not aborted, when a device is lost.
+ * sums of the test's. Would catch: a step, or a trial of sums, that waits for ever, because a
+ * device failed or because what it waits for never arrives; a device that is waited for before the
+ * sums are aborted; a sum that is queued before all devices have what it adds up; sums that are
+ * closed, and not aborted, when a device is lost.
  */
 #include "cuda/step_inner.h"
 #include "cuda/together.h"
@@ -15,15 +16,17 @@
 
 #include <cmocka.h>
 
-#define N      2u
-#define N_EMBD 8u
-#define ROWS   4u
+#define N       2u
+#define N_LAYER 5u
+#define N_EMBD  8u
+#define ROWS    4u
 
 const char rt_name[] = "test";
 
 static struct {
     bool fails, hangs; /* the second device, or the sums of both */
     unsigned n_sums, n_aborted, n_closed, n_waited;
+    unsigned n_queued[N];
     time_t now;
     float y[N][ROWS * N_EMBD];
 } at;
@@ -152,6 +155,7 @@ int sums_run(struct sums *s, float *const *y, size_t n_values)
 {
     (void)s;
     at.n_sums++;
+    assert_int_equal(at.n_queued[0], at.n_queued[1]);
     for (size_t i = 0; i < n_values; i++)
         y[0][i] = y[1][i] = y[0][i] + y[1][i];
     return 0;
@@ -162,39 +166,43 @@ struct step_residual step_residual(const struct step *s)
     return (struct step_residual){ .y = at.y[s->rt - rts] };
 }
 
+/* Half a layer more on this device. */
+static int queue(const struct step *s)
+{
+    at.n_queued[s->rt - rts]++;
+    return 0;
+}
+
 int step_start(struct step *s, const struct plan *plan)
 {
-    (void)s;
-    (void)plan;
-    return -EIO;
+    s->plan = plan;
+    s->n_out = 0;
+    return 0;
 }
 
 int step_embed(const struct step *s)
 {
     (void)s;
-    return -EIO;
+    return 0;
 }
 
 int step_attention(struct step *s, uint32_t i, uint32_t *ret_left)
 {
-    (void)s;
     (void)i;
-    *ret_left = 0;
-    return -EIO;
+    *ret_left = s->plan->n_rows;
+    return queue(s);
 }
 
 int step_ffn(struct step *s, uint32_t i, uint32_t n_rows)
 {
-    (void)s;
     (void)i;
-    (void)n_rows;
-    return -EIO;
+    assert_int_equal(n_rows, s->plan->n_rows);
+    return queue(s);
 }
 
 int step_last_norm(const struct step *s)
 {
-    (void)s;
-    return -EIO;
+    return at.n_queued[s->rt - rts] == 2 * N_LAYER ? 0 : -EIO;
 }
 
 /* --- tests ------------------------------------------------------------------------------------ */
@@ -210,6 +218,7 @@ static int open_both(struct together **ret, struct why *why)
             steps[i].done[k] = events[i];
         parts[i] = (struct part){ .number = i, .rt = &rts[i], .step = &steps[i] };
         parts[i].model.n_embd = N_EMBD;
+        parts[i].model.n_layer = N_LAYER;
     }
     return together_open(parts, N, ROWS, ret, why);
 }
@@ -272,6 +281,64 @@ static void a_trial_that_does_not_end(void **state)
     assert_int_equal(at.n_closed, 1);
 }
 
+static const struct plan the_plan = { .n_rows = 2, .n_out = 1 };
+
+static bool at_once(void *arg)
+{
+    (void)arg;
+    return true;
+}
+
+static void a_step(void **state)
+{
+    struct why why = { "" };
+    struct together *t;
+
+    (void)state;
+    memset(&at, 0, sizeof(at));
+    assert_int_equal(open_both(&t, &why), 0);
+    at.n_sums = 0;
+    assert_int_equal(together_step(t, &the_plan, NULL), 0);
+    assert_int_equal(at.n_sums, 2 * N_LAYER);
+    for (uint32_t i = 0; i < N; i++)
+        assert_int_equal(steps[i].n_out, 1);
+    together_close(t, false);
+    assert_int_equal(at.n_aborted, 0);
+}
+
+static void a_step_that_is_given_up(void **state)
+{
+    const struct forward_stop stop = { at_once, NULL };
+    struct why why = { "" };
+    struct together *t;
+
+    (void)state;
+    memset(&at, 0, sizeof(at));
+    assert_int_equal(open_both(&t, &why), 0);
+    assert_int_equal(together_step(t, &the_plan, &stop), -ECANCELED);
+    assert_int_equal(at.n_aborted, 0);
+    assert_int_equal(steps[0].n_out, 0);
+    memset(at.n_queued, 0, sizeof(at.n_queued));
+    assert_int_equal(together_step(t, &the_plan, NULL), 0);
+    together_close(t, false);
+}
+
+static void a_device_that_fails_in_a_step(void **state)
+{
+    struct why why = { "" };
+    struct together *t;
+
+    (void)state;
+    memset(&at, 0, sizeof(at));
+    assert_int_equal(open_both(&t, &why), 0);
+    at.fails = true;
+    assert_int_equal(together_step(t, &the_plan, NULL), -EIO);
+    assert_int_equal(at.n_aborted, 1);
+    assert_int_equal(at.n_waited, N);
+    assert_int_equal(steps[1].n_out, 0);
+    together_close(t, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +346,9 @@ int main(void)
         cmocka_unit_test(lost_behind_a_step),
         cmocka_unit_test(a_device_that_fails_in_the_trial),
         cmocka_unit_test(a_trial_that_does_not_end),
+        cmocka_unit_test(a_step),
+        cmocka_unit_test(a_step_that_is_given_up),
+        cmocka_unit_test(a_device_that_fails_in_a_step),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
