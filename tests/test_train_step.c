@@ -2,15 +2,16 @@
  * implementation with automatic differentiation computes for the same adapter, tokens and ratio
  * (tests/reference/train_vectors.py made tests/data/train_*.vec), for each architecture, mask rule,
  * rank and kind of base model; with activation checkpointing too. And when 20 steps of AdamW end
- * elsewhere. All in f32: sums in another order differ by 1e-5 of a gradient's norm, tolerances are
- * ten times that. The same of a device (libgistd-cuda-shim.so: the GPU's kernels on the CPU), of
- * what it has, there in bf16 too, whose gradients are within 5 % of their norm; and two runs of it
- * are the same to the bit.
+ * elsewhere. And when what is no number becomes one in bf16. All in f32: sums in another order
+ * differ by 1e-5 of a gradient's norm, tolerances are ten times that. The same of a device
+ * (libgistd-cuda-shim.so: the GPU's kernels on the CPU), of what it has, there in bf16 too, whose
+ * gradients are within 5 % of their norm; and two runs of it are the same to the bit.
  */
 #include "engine/file/safetensors.h"
 #include "engine/plugin.h"
 #include "tests/support/near.h"
 #include "tests/support/sanitized.h"
+#include "train/net/tensors_cpu.h"
 #include "train/step.h"
 
 #include <errno.h>
@@ -694,6 +695,22 @@ static void goes_on_elsewhere(void **state)
     unlink(path);
 }
 
+/* Whatever its bits are: a weight that is broken is to show in the loss. */
+static void test_no_number(void **state)
+{
+    static const uint32_t bits[] = { 0x7fffffff, 0xffffffff, 0x7f800001, 0xffc00000, 0x7f800000 };
+    uint16_t half[5];
+    float x[5], back[5];
+
+    (void)state;
+    memcpy(x, bits, sizeof(x));
+    tensors_cpu.narrow(NULL, TENSORS_BF16, half, x, 5);
+    tensors_cpu.widen(NULL, TENSORS_BF16, back, half, 5);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(isnan(back[i]));
+    assert_true(isinf(back[4]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -703,6 +720,7 @@ int main(void)
         cmocka_unit_test(test_coarse_rec),    cmocka_unit_test(test_tie),
         cmocka_unit_test(test_distill),       cmocka_unit_test(test_ae),
         cmocka_unit_test(test_checkpointing), cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_no_number),
     };
 
     /* Of a sanitizer's build: kernels are not instrumented, tests/test_cuda_train*.c are for them.

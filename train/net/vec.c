@@ -9,12 +9,14 @@
 #include <math.h>
 #include <string.h>
 
-/* To nearest, ties to even. */
+/* To nearest, ties to even. A NaN stays one: rounded up, its bits could be those of a zero. */
 static inline uint16_t to_bf16(float x)
 {
     uint32_t u;
 
     memcpy(&u, &x, 4);
+    if ((u & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(u >> 16 | 0x40);
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
