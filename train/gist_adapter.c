@@ -145,7 +145,8 @@ static int mark(const struct wish *w, struct model *m, const char *path)
 /* What init and mark have in common; import has a source besides. */
 typedef int made(const struct wish *w, struct model *m, const char *path);
 
-/* from NULL: by what, which needs no more than the model and the file. */
+/* from NULL: by what, which needs no more than the model and the file. The model stays open while
+ * the file is written and looked at. */
 static int make(const struct wish *w, made *what, const char *from, const char *out)
 {
     struct why why = { "" };
@@ -198,6 +199,7 @@ static bool same_kind(const struct safetensors *s, const char *p, unsigned a, un
            rows_of(s, a, p, "bias") == rows_of(s, b, p, "bias");
 }
 
+/* Layers by the names of tensors; those that are alike side by side. */
 static void show_projections(const struct safetensors *s)
 {
     unsigned n_layers = 0, layer;
@@ -253,6 +255,7 @@ static int show(const char *path)
             n *= t->dims[d];
         }
         putchar('\n');
+        /* Of the tensors, without the header. */
         bytes += t->len;
         values += n;
     }

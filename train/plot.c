@@ -82,6 +82,7 @@ static void smooth(const struct chart *p, const struct run_log_data *d, double *
     }
 }
 
+/* Each step's, and over these the smoothed ones. */
 static int draw_training(struct chart *p, const struct run_log_data *d, const char *x_name)
 {
     /* Three copies: set_range sorts its own. */
@@ -148,6 +149,7 @@ static void draw_level(struct chart *p, double y, const char *name)
     chart_level(p, y, name, text);
 }
 
+/* Only where evaluations were logged. */
 static void draw_heldout(struct chart *p, const struct run_log_data *d)
 {
     /* The levels of full attention and of none stay the same through a run. */
@@ -178,6 +180,7 @@ static int draw_all(FILE *f, const struct run_log_data *d, const char *title)
     if (d->n_evals && (double)d->evals[d->n_evals - 1].tokens > x_max)
         x_max = (double)d->evals[d->n_evals - 1].tokens;
     x_max = x_max > 0 ? x_max : 1;
+    /* Panels below each other, with one axis of tokens. */
     chart_begin(f, d->n_evals ? 2 : 1, title);
     chart_panel(&c, f, 0);
     c.x_max = x_max;

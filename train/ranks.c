@@ -33,6 +33,7 @@ int ranks_open(struct ranks *r)
 
 void ranks_close(struct ranks *r)
 {
+    /* Zeros: it was never opened, or is closed. */
     if (r->n)
         MPI_Finalize();
     *r = (struct ranks){ 0 };
@@ -48,6 +49,7 @@ void ranks_sum(const struct ranks *r, float *x, size_t n)
     }
 }
 
+/* A handful of numbers a step. */
 void ranks_sum_double(const struct ranks *r, double *x, size_t n)
 {
     if (r->n > 1)
@@ -65,6 +67,7 @@ void ranks_share(const struct ranks *r, void *x, size_t n)
 
 #else
 
+/* Built without MPI: one process, alone on its machine. */
 int ranks_open(struct ranks *r)
 {
     *r = (struct ranks){ 0, 1, 0, 1 };

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The decoder's parameters, in the order in which checkpoints have them. */
 enum part { NORM, Q, K, V, BQ, BK, BV, O, FFN_NORM, GATE, UP, DOWN, SLOT_K, SLOT_V, EMBD, PART__N };
 
 static const char *const names[PART__N] = { "ae.block.attn_norm.weight",
@@ -149,6 +150,7 @@ static void init_values(struct ae *a)
         param(a, EMBD)->p[i] = normal(&state) * std;
 }
 
+/* As train/net/net.c has it. */
 static bool take(struct ae *a, void *ret_pointer, size_t rows, size_t cols, size_t size)
 {
     void *p = a->ops->alloc(a->on, rows * cols * size);
@@ -261,6 +263,7 @@ static int open_all(struct ae *a)
 
     if (r == 0 && (!take_rows(a) || !take_lists(a)))
         r = -ENOMEM;
+    /* Its scratch grows with what it sees. */
     return r < 0 ? r : a->ops->attn_open(a->on, &heads, &a->attn);
 }
 
@@ -294,6 +297,7 @@ void ae_close(struct ae *a)
 {
     if (!a)
         return;
+    /* Parameters belong to their list. */
     void *all[] = { a->h0, a->h1,     a->h2,     a->dx, a->dn, a->qkv, a->dqkv, a->lse,
                     a->r0, a->r1,     a->counts, a->y0, a->y1, a->att, a->datt, a->gate_up,
                     a->ff, a->t_embd, a->t_qkv,  a->g,  a->dg, a->bias };
@@ -322,6 +326,7 @@ static uint32_t bias_at(const struct ae *a, enum part p)
     return p == BQ ? 0 : p == BK ? a->b->n_q : a->b->n_q + a->b->n_kv;
 }
 
+/* After each step: products are made with typed copies, and the bias is one vector. */
 void ae_refresh(struct ae *a)
 {
     for (enum part p = 0; p < PART__N; p++)
@@ -508,6 +513,7 @@ static void see(const struct ae *a, uint32_t n, uint32_t r)
     a->ops->put(a->on, a->counts, a->ones, rows * sizeof(*a->ones));
 }
 
+/* Every token of every snippet weighs the same. */
 static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
     load_inputs(a, job, r);
@@ -519,6 +525,7 @@ static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
                                         .weight = job->scale / (float)(job->n * r) };
 }
 
+/* h0: inputs; h1: with attention's result; h2: with the feed-forward's. */
 static void decode(const struct ae *a, uint32_t n, uint32_t r)
 {
     const struct base *b = a->b;
@@ -538,6 +545,7 @@ static void decode(const struct ae *a, uint32_t n, uint32_t r)
     forward(a, SLOT_K, n, a->g, floats(k, slot_ld), false);
     forward(a, SLOT_V, n, a->g, floats(v, slot_ld), false);
     a->ops->attend(a->attn, &attend);
+    /* The residual, to which the product adds. */
     a->ops->copy(a->on, a->h1, a->h0, x_len);
     forward(a, O, rows, a->att, floats(a->h1, n_embd), true);
     norm_rows(a, FFN_NORM, rows, a->h1, a->r1, a->y1);
@@ -548,6 +556,7 @@ static void decode(const struct ae *a, uint32_t n, uint32_t r)
     forward(a, DOWN, rows, a->ff, floats(a->h2, n_embd), true);
 }
 
+/* dx: by h2, then by h1. ff and gate_up become derivatives by themselves. */
 static void back_ffn(const struct ae *a, uint32_t rows)
 {
     const struct base *b = a->b;
@@ -576,6 +585,7 @@ static void back_bias(const struct ae *a, uint32_t rows)
     }
 }
 
+/* dx: by h1, then by h0. dg: by g. */
 static void back_attention(const struct ae *a, uint32_t n, uint32_t r)
 {
     const struct base *b = a->b;
@@ -618,6 +628,7 @@ static void embed_back(const struct ae *a, const struct ae_job *job, uint32_t r)
             a->to[tokens.n_pairs] = job->ids[place_of(job, r, i) - 1];
             a->from[tokens.n_pairs++] = row_of(r, i);
         }
+    /* The base does not train otherwise: its embeddings are as they are. */
     if (b->d_embd)
         a->ops->give(a->on, &tokens);
     for (uint32_t j = 0; j < job->n; j++) {
@@ -647,6 +658,7 @@ int ae_run(struct ae *a, struct head *h, const struct ae_job *job, struct net_mo
     load(a, job, r);
     decode(a, job->n, r);
     a->ops->clear(a->on, a->dx, (size_t)rows * a->b->m->n_embd * sizeof(float));
+    /* Through the base's own output matrix. */
     err = head_run(h, a->h2, a->rows, job->n * r, 0, NULL, ret_more ? a->dx : NULL, &loss);
     if (err < 0)
         return err;

@@ -36,6 +36,7 @@ struct attn {
     int err;
 };
 
+/* Threads share all but lane, g, head and what follows from these. */
 struct task {
     struct attn *a;
     const struct sight *l;
@@ -56,11 +57,13 @@ struct block {
     uint32_t row, n, n_keys;
 };
 
+/* Query heads of a KV head. */
 static uint32_t group(const struct tensors_heads *b)
 {
     return b->n_head / b->n_head_kv;
 }
 
+/* (hd): cosines, then sines. */
 static const float *angle(const struct tensors_heads *b, uint32_t pos)
 {
     return b->angles + (size_t)pos * b->head_dim;
@@ -81,6 +84,7 @@ static void lane_free_keys(struct lane *w)
     w->s = w->dp = NULL;
 }
 
+/* Also one that was opened in part. */
 static void lane_close(struct lane *w)
 {
     gemm_close(w->gemm);
@@ -190,6 +194,8 @@ static int make_room(struct attn *a, const struct sight *l, bool back)
                 return -ENOMEM;
         a->n_keys = l->max_keys;
     }
+    /* Keys and values of all segments at the same time: that is what the second pass gathers from.
+     */
     for (uint32_t i = 0; back && i < l->n_segments; i++)
         all += (size_t)sight_n_keys(&l->segments[i]) * 2 * a->b->n_kv;
     if (all > a->dkv_len) {
@@ -266,7 +272,7 @@ static struct tensors_mat floats(const float *p, uint32_t ld)
     return (struct tensors_mat){ p, ld, TENSORS_F32, false };
 }
 
-/* s = q k^T */
+/* s = q k^T (g n, K) of a block. */
 static void scores(const struct task *t, const struct block *k)
 {
     uint32_t hd = t->a->b->head_dim;
@@ -327,7 +333,7 @@ static size_t lse_at(const struct task *t, uint32_t row, uint32_t h)
     return (size_t)row * t->a->b->n_head + t->head * group(t->a->b) + h;
 }
 
-/* Where a row's output of query head h of the group lies. */
+/* Where a row's output of query head h of the group lies. In bytes. */
 static size_t out_at(const struct task *t, uint32_t row, uint32_t h)
 {
     const struct tensors_heads *b = t->a->b;
@@ -335,6 +341,7 @@ static size_t out_at(const struct task *t, uint32_t row, uint32_t h)
     return ((size_t)row * b->n_q + (t->head * group(b) + h) * b->head_dim) * tensors_size(b->type);
 }
 
+/* s (g n, K) becomes p in place; x (g n, hd) is its product with v. */
 static void forward_block(const struct task *t, const struct block *k)
 {
     const struct tensors_heads *b = t->a->b;
@@ -422,6 +429,7 @@ static void back_block(const struct task *t, const struct block *k)
 
     load_queries(t, k);
     load_dout(t, k);
+    /* Made again rather than kept: of all layers they would be most of the memory. */
     scores(t, k);
     gemm_run(w->gemm, n, n_keys, hd, typed(t, w->o, hd, false), typed(t, w->v, hd, true),
              floats(w->dp, n_keys), false);
@@ -479,6 +487,7 @@ static void each_task(const struct task *all, void (*fn)(struct task *))
     }
 }
 
+/* What both directions have. */
 static struct task task_of(struct attn *a, const struct sight *l, const struct tensors_attend *p)
 {
     return (struct task){ .a = a,
@@ -492,6 +501,7 @@ static struct task task_of(struct attn *a, const struct sight *l, const struct t
 
 static void forward_task(struct task *t)
 {
+    /* Once for all blocks of the segment. */
     load_keys(t);
     each_block(t, 0, forward_block);
 }
@@ -559,6 +569,7 @@ int attn_back(struct attn *a, const struct sight *l, const struct tensors_attend
 
     if (r < 0)
         return r;
+    /* Typed, (R, n_q), as out. */
     t.dout = p->dout;
     t.dqkv = p->dqkv;
     /* Rows get their dq here; dk and dv of each task wait in dkv, and are added up below. */

@@ -144,7 +144,7 @@ static void *settle(const struct base *b, void *made, size_t n)
 }
 
 /* Row by row, so that no f32 copy of the whole is ever there. A thread without memory leaves its
- * rows out, and the result says so. */
+ * rows out, and the result says so. to: (n_rows, n_cols) typed. */
 static bool put_rows(const struct base *b, const struct model_tensor *w, uint8_t *to)
 {
     size_t row_bytes = w->n_cols * tensors_size(b->type);
@@ -223,6 +223,7 @@ static void copy_vectors(const struct base *b, const struct model_layer *from, f
         memset(to, 0, b->n_qkv * sizeof(float));
         return;
     }
+    /* In the order of qkv's rows. */
     memcpy(to, from->bq, b->n_q * sizeof(float));
     memcpy(to + b->n_q, from->bk, b->n_kv * sizeof(float));
     memcpy(to + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
@@ -260,6 +261,7 @@ static int take_embd(struct base *b)
 
     if (e)
         base_weight(&b->m->embd, e);
+    /* embd is what is read, own_embd what is given back: base_train parts the two. */
     b->embd = b->own_embd = settle(b, e, n);
     return b->embd ? 0 : -ENOMEM;
 }

@@ -14,6 +14,7 @@
 /* No padding: it is hashed and compared by its bytes. */
 struct shape {
     uint32_t m, n, k, lda, ldb, ldc;
+    /* type: of both inputs. */
     uint8_t type, c_type, flags, pad;
 };
 /* Of shape.flags. */
@@ -93,6 +94,7 @@ void gemm_close(struct gemm *g)
     free(g);
 }
 
+/* Looked at after a step, by who asked for many products. */
 int gemm_error(const struct gemm *g)
 {
     return g->err;

@@ -118,6 +118,7 @@ static void back(struct head *h, const float *x, uint32_t n, float *dx)
              floats(h->dxn, n_embd), false);
     /* The same dz as it lies, transposed. */
     dz.t = true;
+    /* With train-base alone. */
     if (b->d_output)
         multiply(h, n_vocab, n_embd, n, dz, (struct tensors_mat){ h->xn, n_embd, b->type, false },
                  floats(b->d_output, n_embd), true);
@@ -140,6 +141,7 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
     /* In double over rows, in their order. */
     struct head_loss sum = { 0 };
 
+    /* Rows that carry no loss are in no block. */
     for (uint32_t at = 0; at < n; at += BLOCK) {
         uint32_t m = n - at < BLOCK ? n - at : BLOCK;
         struct tensors_loss loss = { h->z,      h->asks,           m,          h->b->m->n_vocab,
@@ -147,6 +149,7 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
 
         logits(h, x, rows + at, m);
         ask(h, rows + at, m);
+        /* Waits for the block: what it says is added up here. */
         h->ops->loss(h->on, &loss);
         for (uint32_t i = 0; i < m; i++) {
             sum.targets += h->told[i].targets;

@@ -62,6 +62,7 @@ static void cpu_close(struct tensors *t)
     free(t);
 }
 
+/* One engine of oneDNN for all products outside of attention. */
 static int cpu_open(unsigned n, struct tensors **ret, struct why *why)
 {
     struct cpu *c = calloc(1, sizeof(*c));
@@ -388,6 +389,7 @@ static void cpu_adamw(struct tensors *t, const struct tensors_adamw *a)
     }
 }
 
+/* put, get and copy are one function: there is one memory. */
 const struct tensors_ops tensors_cpu = {
     .abi = TENSORS_ABI,
     .size = sizeof(struct tensors_ops),
