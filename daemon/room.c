@@ -266,6 +266,17 @@ static struct gain count_most(struct sched *s, const struct ask *k, bool later)
     return g;
 }
 
+/* There would be enough. What it has counted stays so until forget_all_pages. */
+static bool would_do(struct sched *s, const struct ask *k, bool later)
+{
+    struct gain g = count_most(s, k, later);
+
+    if (!is_enough(s, k, &g))
+        return false;
+    g = count_all(s, k, later);
+    return is_enough(s, k, &g);
+}
+
 /* --- who goes --------------------------------------------------------------------------------- */
 
 /* With it a page is free, when all that it shares it with have gone; or an entry is what it takes.
@@ -344,13 +355,8 @@ static bool make(struct sched *s, const struct ask *k)
 /* Some go, and there are enough. For what can't be had nobody goes. */
 static bool make_enough(struct sched *s, const struct ask *k)
 {
-    struct gain g = count_most(s, k, false);
-    bool any;
+    bool any = would_do(s, k, false) && make(s, k);
 
-    if (!is_enough(s, k, &g))
-        return false;
-    g = count_all(s, k, false);
-    any = is_enough(s, k, &g) && make(s, k);
     forget_all_pages(s, k);
     return any && has(s, k);
 }
@@ -379,13 +385,8 @@ bool room_comes(struct sched *s, const struct request *r, const struct pool_acco
 /* When those have ended who are at work there will be enough. */
 static bool later(struct sched *s, const struct ask *k)
 {
-    struct gain g = count_most(s, k, true);
-    bool is;
+    bool is = would_do(s, k, true);
 
-    if (!is_enough(s, k, &g))
-        return false;
-    g = count_all(s, k, true);
-    is = is_enough(s, k, &g);
     forget_all_pages(s, k);
     return is;
 }
