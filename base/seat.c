@@ -5,6 +5,7 @@
 #include "base/seat.h"
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 #include <sched.h>
 #include <string.h>
@@ -31,12 +32,8 @@ static cpu_set_t *set_of(unsigned long *mask)
 /* With one CPU there is nowhere to go, and without its own affinity nothing to go back to. */
 void seat_init(struct seat *s, int home, bool pin)
 {
-    size_t len = sizeof(s->all);
-
     *s = (struct seat){ .home = pin ? home : -1 };
-    CPU_ZERO_S(len, set_of(s->all));
-    s->moves = pin && sched_getaffinity(0, len, set_of(s->all)) == 0 &&
-               CPU_COUNT_S(len, set_of(s->all)) > 1;
+    s->moves = pin && thread_cpus(set_of(s->all), sizeof(s->all)) > 1;
 }
 
 /* The kernel moves the thread before the call returns. */
