@@ -142,6 +142,7 @@ uint64_t limits_of_owner(const struct store *s);
 void limits_shrink(struct store *s);
 /* Whether nothing needs it to be found; what it is worth; and how many go after one look at all. */
 bool limits_may_go(const struct entry *e);
+struct entry *limits_still(const struct store *s, uint64_t id, uint64_t used_s);
 double limits_value(const struct store *s, const struct entry *e, uint64_t now_s);
 uint32_t limits_victims(const struct store *s);
 void limits_delete(struct store *s, struct entry *e);

@@ -64,11 +64,20 @@ double limits_value(const struct store *s, const struct entry *e, uint64_t now_s
     return saved <= 0 ? 0 : saved / (double)len / (double)(age + 60);
 }
 
-/* Nothing needs it to be found. An orphan can't be found any more, so it may go though others stand
- * behind it. */
+/* Nobody is at work with it, and nothing needs it to be found. An orphan can't be found any more,
+ * so it may go though others stand behind it. */
 bool limits_may_go(const struct entry *e)
 {
-    return index_is_end(e) || index_is_orphan(e);
+    return e->n_busy == 0 && (index_is_end(e) || index_is_orphan(e));
+}
+
+/* Found by an earlier look, with its use of then. NULL: it was used since, or went, or it may not
+ * go any more. */
+struct entry *limits_still(const struct store *s, uint64_t id, uint64_t used_s)
+{
+    struct entry *e = index_by_id(&s->index, id);
+
+    return e && e->used_s == used_s && limits_may_go(e) ? e : NULL;
 }
 
 /* More than its share, or it would with what it wants now. What people named is nobody's share. The
@@ -134,7 +143,7 @@ static void find_victims(struct store *s, struct victims *ret)
     ret->n = ret->next = 0;
     ret->at_s = now_s;
     TAILQ_FOREACH (e, &s->index.lru, lru) {
-        if (e->n_busy == 0 && (!ret->of_one || e->r.key.owner == ret->owner) && limits_may_go(e))
+        if ((!ret->of_one || e->r.key.owner == ret->owner) && limits_may_go(e))
             consider(ret, e, limits_value(s, e, now_s), !ret->of_one && is_over(s, e->r.key.owner));
     }
     if (ret->n > limits_victims(s))
@@ -158,9 +167,9 @@ static struct entry *next_victim(struct store *s, struct victims *v)
     for (int looks = 0; looks < 2; looks++) {
         while (v->next < v->n) {
             uint32_t i = v->next++;
-            struct entry *e = index_by_id(&s->index, v->id[i]);
+            struct entry *e = limits_still(s, v->id[i], v->used_s[i]);
 
-            if (!e || e->n_busy > 0 || e->used_s != v->used_s[i] || !limits_may_go(e))
+            if (!e)
                 continue;
             if (v->over[i] == (!v->of_one && is_over(s, e->r.key.owner)))
                 return e;
@@ -456,7 +465,7 @@ static void expire_step(struct store *s, uint64_t now_s, uint64_t now_ns)
             return;
         }
         next = TAILQ_NEXT(e, lru);
-        if (e->n_busy > 0 || !limits_may_go(e))
+        if (!limits_may_go(e))
             continue;
         limits_delete(s, e);
         s->counts.expired++;

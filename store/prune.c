@@ -79,7 +79,7 @@ static void look_at(struct store_pruning *p, const struct entry *e, uint64_t now
     if (e->r.key.owner != p->owner)
         return;
     p->has += record_len(&e->r);
-    if (e->n_busy == 0 && limits_may_go(e))
+    if (limits_may_go(e))
         consider(p, &(struct victim){ limits_value(p->s, e, now_s), e->used_s, e->id });
 }
 
@@ -102,18 +102,11 @@ static void look(struct store_pruning *p)
     }
 }
 
-/* NULL: it was used since it was found, or went. */
-static struct entry *still(const struct store_pruning *p, const struct victim *v)
-{
-    struct entry *e = index_by_id(&p->s->index, v->id);
-
-    return e && e->n_busy == 0 && e->used_s == v->used_s && limits_may_go(e) ? e : NULL;
-}
-
 static void delete_some(struct store_pruning *p, uint64_t *ret_records, uint64_t *ret_bytes)
 {
     for (uint32_t i = 0; i < STORE_PRUNE_SLICE && p->next < p->n && p->more > 0; i++) {
-        struct entry *e = still(p, &p->v[p->next++]);
+        const struct victim *v = &p->v[p->next++];
+        struct entry *e = limits_still(p->s, v->id, v->used_s);
         uint64_t len = e ? record_len(&e->r) : 0;
 
         if (!e)
