@@ -178,6 +178,9 @@ bool memory_full(const struct memory *m, uint32_t n_more);
  * is true. What is hydrated counts, though it may go. */
 uint32_t memory_left(const struct memory *m, uint32_t n_more, uint32_t max);
 
+/* Tokens that stand compressed, and the gists that stand for them. Not a walk over all segments. */
+void memory_gists(const struct memory *m, uint32_t *ret_tokens, uint32_t *ret_gists);
+
 /* Pages of compressed segments. */
 uint32_t memory_gist_pages(const struct memory *m);
 

@@ -154,7 +154,7 @@ static void account_ratios(const struct memory *m, struct wire_usage *u)
     }
 }
 
-void memory_account(const struct memory *m, struct wire_usage *u)
+void memory_gists(const struct memory *m, uint32_t *ret_tokens, uint32_t *ret_gists)
 {
     uint32_t n = m->ladder.n_at[1], seg_len = m->seq->seg_len, n_raw = 0, n_keys = 0;
 
@@ -177,12 +177,21 @@ void memory_account(const struct memory *m, struct wire_usage *u)
         n_keys -= m->seq->segments[k].n_keys; /* all of it is raw */
         n--;
     }
+    *ret_tokens = n * seg_len - n_raw;
+    *ret_gists = n_keys - n_raw;
+}
+
+void memory_account(const struct memory *m, struct wire_usage *u)
+{
+    uint32_t n_tokens, n_gists;
+
+    memory_gists(m, &n_tokens, &n_gists);
     hydrate_account(m, u);
     u->prompt_tokens -= memory_filler(m);
     u->approximate_tokens = n_approximate(m);
-    u->gist_tokens = n * seg_len - n_raw;
+    u->gist_tokens = n_tokens;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
-    u->gists = n_keys - n_raw;
+    u->gists = n_gists;
     if (!compress_keeps_all(&m->policy.spec))
         account_ratios(m, u);
 }

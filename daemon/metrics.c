@@ -77,14 +77,14 @@ static void fill_kept(struct metrics *m, const struct kept *k)
 
 static void fill_gists(struct metrics *m, const struct session *x)
 {
-    struct wire_usage u = { .prompt_tokens = session_len(x) };
+    uint32_t n_tokens, n_gists;
 
     /* It has no pages now, and so no gists. */
     if (x->memory.away.state != AWAY_HERE)
         return;
-    memory_account(&x->memory, &u);
-    m->gist_tokens += u.gist_tokens;
-    m->gists += u.gists;
+    memory_gists(&x->memory, &n_tokens, &n_gists);
+    m->gist_tokens += n_tokens;
+    m->gists += n_gists;
 }
 
 static void fill_sessions(struct metrics *m, const struct sched *s)
