@@ -161,6 +161,8 @@ struct waker {
     struct chan *server;
     int n;                       /* sleeps */
     volatile uint32_t *sleeping; /* the client's flag */
+    struct hostile h;            /* that it sees it by */
+    pthread_t thread;
 };
 
 /* A message for each sleep, whose flag it takes. */
@@ -177,6 +179,21 @@ static void *wake_each_sleep(void *arg)
     return NULL;
 }
 
+static void start_waker(struct waker *w, const struct ends *e, int n)
+{
+    *w = (struct waker){ .server = e->server, .n = n };
+    assert_int_equal(hostile_map(&w->h, e->server, &geometry), 0);
+    w->sleeping = hostile_word(&w->h, HOSTILE_S2C, HOSTILE_SLEEPING);
+    assert_int_equal(pthread_create(&w->thread, NULL, wake_each_sleep, w), 0);
+}
+
+/* After the last of its sleeps. */
+static void end_waker(struct waker *w)
+{
+    assert_int_equal(pthread_join(w->thread, NULL), 0);
+    hostile_close(&w->h);
+}
+
 /* chan_wait drains now and then: what lies in the doorbell of a client never fills it, ends no
  * later sleep, and is gone with the next chan_arm. */
 static void test_rings_that_lie_there(void **state)
@@ -184,28 +201,23 @@ static void test_rings_that_lie_there(void **state)
     struct ends e = ends_open(&geometry);
     struct pollfd p = { chan_doorbell(e.client), POLLIN, 0 };
     int sock[2], n = 0, most = 0;
-    struct waker w = { .server = e.server, .n = N_SLEEPS };
-    struct hostile h;
-    pthread_t thread;
+    struct waker w;
 
     (void)state;
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
-    assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
-    w.sleeping = hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING);
-    assert_int_equal(pthread_create(&thread, NULL, wake_each_sleep, &w), 0);
+    start_waker(&w, &e, N_SLEEPS);
     for (int i = 0; i < N_SLEEPS; i++) {
         assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), 0);
         ends_expect(e.client, "m", "");
         assert_int_equal(ioctl(p.fd, FIONREAD, &n), 0);
         most = n > most ? n : most;
     }
-    assert_int_equal(pthread_join(thread, NULL), 0);
+    end_waker(&w);
     assert_in_range(most, 2, 64);
     assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, 1), -ETIMEDOUT);
     assert_false(chan_arm(e.client, false));
     assert_int_equal(poll(&p, 1, 0), 0);
     chan_disarm(e.client);
-    hostile_close(&h);
     close(sock[0]);
     close(sock[1]);
     ends_close(&e);
@@ -216,22 +228,17 @@ static void test_wait_again(void **state)
 {
     struct ends e = ends_open(&geometry);
     int bell = chan_doorbell(e.client), other = fcntl(bell, F_DUPFD_CLOEXEC, 3);
-    struct waker w = { .server = e.server, .n = 1 };
-    struct hostile h;
-    pthread_t thread;
+    struct waker w;
 
     (void)state;
     assert_true(other >= 0);
     assert_int_equal(dup3(chan_fds(e.client).memfd, bell, O_CLOEXEC), bell); /* epoll takes none */
     assert_int_equal(chan_wait(e.client, false, -1, -1, 0, 0), -EPERM);
     assert_int_equal(dup3(other, bell, O_CLOEXEC), bell);
-    assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
-    w.sleeping = hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING);
-    assert_int_equal(pthread_create(&thread, NULL, wake_each_sleep, &w), 0);
+    start_waker(&w, &e, 1);
     assert_int_equal(chan_wait(e.client, false, -1, -1, 0, -1), 0);
     ends_expect(e.client, "m", "");
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    hostile_close(&h);
+    end_waker(&w);
     close(other);
     ends_close(&e);
 }
@@ -240,17 +247,13 @@ static void test_wait_again(void **state)
 static void test_no_descriptors(void **state)
 {
     struct ends e = ends_open(&geometry);
-    struct waker w = { .server = e.server, .n = 3 };
     struct rlimit all, none;
-    struct hostile h;
+    struct waker w;
     int sock[2];
-    pthread_t thread;
 
     (void)state;
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
-    assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
-    w.sleeping = hostile_word(&h, HOSTILE_S2C, HOSTILE_SLEEPING);
-    assert_int_equal(pthread_create(&thread, NULL, wake_each_sleep, &w), 0);
+    start_waker(&w, &e, 3);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
     none = (struct rlimit){ 3, all.rlim_max }; /* poll wants as many as it is asked about */
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
@@ -258,13 +261,12 @@ static void test_no_descriptors(void **state)
         assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), 0);
         ends_expect(e.client, "m", "");
     }
-    assert_int_equal(pthread_join(thread, NULL), 0);
+    end_waker(&w);
     assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, 1), -ETIMEDOUT);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
     assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, 1), -ETIMEDOUT);
     close(sock[1]);
     assert_int_equal(chan_wait(e.client, false, sock[0], -1, 0, -1), -EPIPE);
-    hostile_close(&h);
     close(sock[0]);
     ends_close(&e);
 }
