@@ -9,7 +9,7 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/memory_of.h"
+#include "tests/support/memories.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <errno.h>
@@ -26,21 +26,7 @@
 #define OTHER   4242u /* a uid */
 #define N_SAID  20u
 
-static const struct gist_memory memories[] = {
-    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
-    MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
-    MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
-    MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
-    MEMORY_OF(GIST_FIT, 4, 16, NULL, 0, 0),
-    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
-    MEMORY_OF(GIST_FULL, 8, 0, "fine", 0, 0),
-    MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0),
-    MEMORY_OF(GIST_FULL, 4, 0, "coarse", 220, 0),
-    MEMORY_OF(GIST_FULL, 8, 5, "rec", 0, 0),
-    MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
-};
-#define N_MEMORIES (sizeof(memories) / sizeof(*memories))
-#define COMPRESSED 2 /* of these: to a quarter */
+#define COMPRESSED 2 /* of memories: to a quarter */
 
 /* store: for --store; "": one of its own. */
 static void start(struct daemon_fixture *d, const char *kv_bytes, const char *store)

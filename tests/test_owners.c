@@ -8,7 +8,7 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/memory_of.h"
+#include "tests/support/memories.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <ctype.h>
@@ -25,20 +25,6 @@
 
 #define SEGMENT 64u
 #define BYTE_0  3u /* the model's id of byte 0 */
-
-static const struct gist_memory memories[] = {
-    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
-    MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
-    MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
-    MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
-    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
-    MEMORY_OF(GIST_FULL, 8, 0, "fine", 0, 0),
-    MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0),
-    MEMORY_OF(GIST_FULL, 4, 0, "coarse", 220, 0),
-    MEMORY_OF(GIST_FULL, 8, 5, "rec", 0, 0),
-    MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
-};
-#define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 
 /* Of the socket: who may come. Where nobody else may, no pages are kept for them. */
 static const char *mode = "0666";
