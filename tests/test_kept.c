@@ -42,15 +42,12 @@ static struct request *begin_long_text(struct alone *a)
 /* A connection with a session that is kept; its number. */
 static uint64_t begin_with(struct alone *a)
 {
-    struct wire_req m = { .id = 1, .kind = WIRE_HELLO, .u.hello.client = "by hand" };
+    struct wire_req m = { .id = 2, .kind = WIRE_OPEN_SESSION, .u.open_session.label = "" };
     struct wire_rep rep;
     uint64_t session;
 
-    assert_true(sched_open(a->sched));
-    alone_expect(&a->from, MAILBOX_READY);
-    chan = alone_adopt(a, 1, NULL);
-    assert_int_equal(alone_ask(a, chan, &m, NULL, &rep), WIRE_WELCOME);
-    m = (struct wire_req){ .id = 2, .kind = WIRE_OPEN_SESSION, .u.open_session.label = "" };
+    alone_begin(a);
+    chan = alone_hello(a, 1);
     assert_int_equal(alone_ask(a, chan, &m, NULL, &rep), WIRE_SESSION_OPENED);
     session = rep.u.session_opened.session;
     m = (struct wire_req){ .id = 3, .kind = WIRE_KEEP, .u.keep.session = session };
@@ -66,9 +63,7 @@ static uint64_t begin(struct alone *a)
 
 static void end(struct alone *a)
 {
-    sched_close(a->sched);
-    alone_expect(&a->from, MAILBOX_STOPPED);
-    alone_close(a);
+    alone_end(a);
     chan_close(chan);
 }
 

@@ -41,15 +41,6 @@ bool __wrap_away_is_kept(const struct memory *m)
 
 /* --- by hand ---------------------------------------------------------------------------------- */
 
-/* From here on by this client. */
-static void hello(uint64_t client)
-{
-    struct wire_req m = { .id = ++last_id, .kind = WIRE_HELLO, .u.hello.client = "by hand" };
-
-    chan = alone_adopt(&a, client, NULL);
-    assert_int_equal(alone_ask(&a, chan, &m, NULL, &rep), WIRE_WELCOME);
-}
-
 static void start(const char *store)
 {
     static size_t page_bytes;
@@ -60,30 +51,20 @@ static void start(const char *store)
             a.config.kv_bytes = PAGES * page_bytes;
         a.config.prefix_cache = false;
         a.config.store_idle_ms = 1;
-        assert_true(sched_open(a.sched));
-        alone_expect(&a.from, MAILBOX_READY);
+        alone_begin(&a);
         if (i == 1)
             break;
         page_bytes = a.sched->served.pool.page_bytes;
-        sched_close(a.sched);
-        alone_expect(&a.from, MAILBOX_STOPPED);
-        alone_close(&a);
+        alone_end(&a);
     }
     assert_int_equal(a.sched->served.pool.n_pages, PAGES);
-    chan = alone_adopt(&a, 1, NULL);
-    last_id = 0;
-    (void)alone_ask(
-        &a, chan,
-        &(struct wire_req){ .id = ++last_id, .kind = WIRE_HELLO, .u.hello.client = "by hand" },
-        NULL, &rep);
-    assert_int_equal(rep.kind, WIRE_WELCOME);
+    chan = alone_hello(&a, 1);
+    last_id = 1;
 }
 
 static void stop(void)
 {
-    sched_close(a.sched);
-    alone_expect(&a.from, MAILBOX_STOPPED);
-    alone_close(&a);
+    alone_end(&a);
     chan_close(chan);
 }
 
@@ -242,7 +223,7 @@ static void shared_pages_count_once(void **state)
     answer = start_answer(other, 60);
     while (find(other)->busy == NULL)
         assert_true(sched_turn(a.sched));
-    hello(2); /* another client: entries of tables are no limit to it */
+    chan = alone_hello(&a, 2); /* another client: entries of tables are no limit to it */
     front = open_session(WIRE_INTERACTIVE);
     assert_int_equal(append(front, 30 * PAGE), WIRE_ERROR);
     assert_int_equal(rep.u.error.code, WIRE_E_POOL_FULL);

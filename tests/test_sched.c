@@ -412,8 +412,7 @@ static void test_scrapes_are_paced(void **state)
     assert_non_null(ask.metrics);
     alone_open(&a, "none", 2);
     s = a.sched;
-    assert_true(sched_open(s));
-    wait_letter(&a.from, MAILBOX_READY);
+    alone_begin(&a);
     s->n_active++; /* somebody's answer is being written */
     s->pace.frames_ns = -INT64_MAX / 4;
     s->pace.frames_at = clock_ns();
@@ -435,9 +434,7 @@ static void test_scrapes_are_paced(void **state)
     mailbox_put(&a.to, &ask);
     assert_true(sched_turn(s));
     wait_letter(&a.from, MAILBOX_METRICS);
-    sched_close(s);
-    wait_letter(&a.from, MAILBOX_STOPPED);
-    alone_close(&a);
+    alone_end(&a);
     free(ask.metrics);
 }
 
@@ -507,8 +504,7 @@ static void test_one_writer_of_a_name(void **state)
     (void)state;
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     alone_open(&a, "none", 1);
-    assert_true(sched_open(a.sched));
-    wait_letter(&a.from, MAILBOX_READY);
+    alone_begin(&a);
     TAILQ_INSERT_TAIL(&a.sched->puts, &other, link);
     chan = alone_adopt(&a, 1, NULL);
     m.u.hello.client = "by hand";
@@ -523,9 +519,7 @@ static void test_one_writer_of_a_name(void **state)
     TAILQ_REMOVE(&a.sched->puts, &other, link);
     assert_true(is_added(&a, 200));
     chan_close(chan);
-    sched_close(a.sched);
-    wait_letter(&a.from, MAILBOX_STOPPED);
-    alone_close(&a);
+    alone_end(&a);
     wire_scratch_close(&scratch);
 }
 

@@ -60,8 +60,7 @@ static void a_deadline_is_told_while_the_model_loads(void **state)
     (void)state;
     alone_open(&a, "none", 1);
     a.config.idle = 1000;
-    assert_true(sched_open(a.sched));
-    alone_expect(&a.from, MAILBOX_READY);
+    alone_begin(&a);
     chan = alone_adopt(&a, 1, NULL);
     hello.u.hello.client = "by hand";
     hello.u.hello.hears_loading = true;
@@ -90,9 +89,7 @@ static void a_deadline_is_told_while_the_model_loads(void **state)
     }
     assert_int_equal(rep.kind, WIRE_APPENDED);
     assert_true(told);
-    sched_close(a.sched);
-    alone_expect(&a.from, MAILBOX_STOPPED);
-    alone_close(&a);
+    alone_end(&a);
     chan_close(chan);
 }
 

@@ -41,6 +41,19 @@ void alone_close(struct alone *a)
     wire_scratch_close(&a->scratch);
 }
 
+void alone_begin(struct alone *a)
+{
+    assert_true(sched_open(a->sched));
+    alone_expect(&a->from, MAILBOX_READY);
+}
+
+void alone_end(struct alone *a)
+{
+    sched_close(a->sched);
+    alone_expect(&a->from, MAILBOX_STOPPED);
+    alone_close(a);
+}
+
 struct chan *alone_adopt(struct alone *a, uint64_t client, const char *unit)
 {
     struct chan_geometry g = { ALONE_SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
@@ -83,6 +96,16 @@ enum wire_rep_kind alone_ask(struct alone *a, struct chan *ours, const struct wi
         (void)alone_reply(a, ours, ret);
     while (ret->id != m->id || !ret->last);
     return ret->kind;
+}
+
+struct chan *alone_hello(struct alone *a, uint64_t client)
+{
+    struct wire_req m = { .id = 1, .kind = WIRE_HELLO, .u.hello.client = "by hand" };
+    struct chan *ours = alone_adopt(a, client, NULL);
+    struct wire_rep rep;
+
+    assert_int_equal(alone_ask(a, ours, &m, NULL, &rep), WIRE_WELCOME);
+    return ours;
 }
 
 void alone_expect(struct mailbox *m, enum mailbox_kind kind)

@@ -24,6 +24,10 @@ void alone_open(struct alone *a, const char *store, uint32_t threads);
 /* The scheduler has ended. */
 void alone_close(struct alone *a);
 
+/* A scheduler that the test turns: it is ready; it ends, and all is closed. */
+void alone_begin(struct alone *a);
+void alone_end(struct alone *a);
+
 /* A client of this user: its end of the channel. unit: its systemd unit, or NULL. */
 struct chan *alone_adopt(struct alone *a, uint64_t client, const char *unit);
 
@@ -35,6 +39,8 @@ enum wire_rep_kind alone_reply(struct alone *a, struct chan *ours, struct wire_r
 /* Sends, and the last reply of that; those of others are dropped. */
 enum wire_rep_kind alone_ask(struct alone *a, struct chan *ours, const struct wire_req *m,
                              const void *bulk, struct wire_rep *ret);
+/* A client that has said hello, in request 1. */
+struct chan *alone_hello(struct alone *a, uint64_t client);
 void alone_expect(struct mailbox *m, enum mailbox_kind kind);
 
 #endif
