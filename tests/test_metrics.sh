@@ -22,6 +22,15 @@ has() {
     grep -q "$1" "$tmp/numbers"
 }
 
+wait_for() {
+    tries=600
+    until [ $tries -eq 0 ] || has "$1"; do
+        tries=$((tries - 1))
+        read_them >"$tmp/numbers"
+    done
+    check "$2" has "$1"
+}
+
 read_them >"$tmp/numbers"
 check 'version and model' has '^gistd_build_info{digest="[^"]*",model="tiny random smollm2",version="[0-9.]*"} 1$'
 check 'it is loaded' has '^gistd_loaded 1$'
@@ -42,13 +51,8 @@ check 'pages' has '^gistd_kv_pages{state="free"} [1-9]'
 seq 1 15000 >"$tmp/long"
 "$gistctl" ask -n 1 -f "$tmp/long" Why >"$tmp/answer" 2>&1 &
 asking=$!
-tries=600
-until [ $tries -eq 0 ] || has "^gistd_client_bytes{kind=\"raw\",uid=\"$(id -u)\"} [1-9]"; do
-    tries=$((tries - 1))
-    read_them >"$tmp/numbers"
-done
+wait_for "^gistd_client_bytes{kind=\"raw\",uid=\"$(id -u)\"} [1-9]" 'memory of an owner'
 check 'an owner' has "^gistd_owner_clients{uid=\"$(id -u)\"} 1$"
-check 'memory of an owner' has "^gistd_client_bytes{kind=\"raw\",uid=\"$(id -u)\"} [1-9]"
 check 'it runs' has '^gistd_requests_running 1$'
 # Another user sees nothing that would tell of single requests.
 if [ "$(id -u)" -eq 0 ]; then
@@ -69,14 +73,6 @@ check 'the cancel is timed' has '^gistd_cancel_latency_seconds_count 1$'
 mkfifo "$tmp/pipe"
 exec 3<>"$tmp/pipe"
 head -c 65536 /dev/zero >&3 # it is full: the program stands still at the first word
-wait_for() {
-    tries=600
-    until [ $tries -eq 0 ] || has "$1"; do
-        tries=$((tries - 1))
-        read_them >"$tmp/numbers"
-    done
-    check "$2" has "$1"
-}
 seq 1 200 >"$tmp/some"
 "$gistctl" ask --detachable --compressor select --ratio 4 --segment 64 -n 400 -f "$tmp/some" Why >"$tmp/pipe" 2>"$tmp/answer" &
 asking=$!
