@@ -34,7 +34,7 @@ struct ask {
     uint64_t n; /* pages that are asked for */
     struct before before;
     uint64_t even; /* an even part */
-    uint64_t look;
+    uint64_t look; /* for room; 0: none yet */
 };
 
 /* What would be free: pages, those of them that the owner is charged for, and table entries of the
@@ -43,9 +43,8 @@ struct gain {
     uint64_t n, of_owner, of_account;
 };
 
-/* A new look: what sessions remember of an older one counts no more. */
-static struct ask ask_of(struct sched *s, const struct request *r, const struct pool_account *a,
-                         uint64_t n)
+static struct ask ask_of(const struct sched *s, const struct request *r,
+                         const struct pool_account *a, uint64_t n)
 {
     const struct owner *o = r->client->owner;
 
@@ -54,8 +53,7 @@ static struct ask ask_of(struct sched *s, const struct request *r, const struct 
                          .account = a,
                          .n = n,
                          .before = { .all = owners_ahead(&s->owners, o, clock_ns()) },
-                         .even = owners_even(&s->owners, o),
-                         .look = ++s->n_looks };
+                         .even = owners_even(&s->owners, o) };
 }
 
 /* Four limits, and what others have been promised before is taken off each: the account's, its
@@ -81,10 +79,9 @@ static bool has(const struct sched *s, const struct ask *k)
 bool room_has(const struct sched *s, const struct request *r, const struct pool_account *a,
               uint64_t n)
 {
-    uint64_t ahead = owners_ahead(&s->owners, r->client->owner, clock_ns());
+    const struct ask k = ask_of(s, r, a, n);
 
-    return n == 0 ||
-           (n <= pool_room(&s->served.pool, a, 0) && n + ahead <= served_pages_free(&s->served));
+    return has(s, &k);
 }
 
 /* --- who may go ------------------------------------------------------------------------------- */
@@ -266,11 +263,13 @@ static struct gain count_most(struct sched *s, const struct ask *k, bool later)
     return g;
 }
 
-/* There would be enough. What it has counted stays so until forget_all_pages. */
-static bool would_do(struct sched *s, const struct ask *k, bool later)
+/* There would be enough. A new look: what sessions remember of an older one counts no more. What it
+ * has counted stays so until forget_all_pages. */
+static bool would_do(struct sched *s, struct ask *k, bool later)
 {
     struct gain g = count_most(s, k, later);
 
+    k->look = ++s->n_looks;
     if (!is_enough(s, k, &g))
         return false;
     g = count_all(s, k, later);
@@ -353,7 +352,7 @@ static bool make(struct sched *s, const struct ask *k)
 }
 
 /* Some go, and there are enough. For what can't be had nobody goes. */
-static bool make_enough(struct sched *s, const struct ask *k)
+static bool make_enough(struct sched *s, struct ask *k)
 {
     bool any = would_do(s, k, false) && make(s, k);
 
@@ -383,7 +382,7 @@ bool room_comes(struct sched *s, const struct request *r, const struct pool_acco
 /* --- who waits -------------------------------------------------------------------------------- */
 
 /* When those have ended who are at work there will be enough. */
-static bool later(struct sched *s, const struct ask *k)
+static bool later(struct sched *s, struct ask *k)
 {
     bool is = would_do(s, k, true);
 
