@@ -498,7 +498,7 @@ static bool is_added(struct alone *a, int turns)
 static void test_one_writer_of_a_name(void **state)
 {
     struct names_put other = { .kind = WIRE_NAMED_DOCUMENT, .name = "a" };
-    struct wire_req m = { .id = 1, .kind = WIRE_HELLO };
+    struct wire_req m = { .id = 2, .kind = WIRE_ADD_DOCUMENT, .bulk_len = 5 };
     struct alone a;
 
     (void)state;
@@ -506,10 +506,7 @@ static void test_one_writer_of_a_name(void **state)
     alone_open(&a, "none", 1);
     alone_begin(&a);
     TAILQ_INSERT_TAIL(&a.sched->puts, &other, link);
-    chan = alone_adopt(&a, 1, NULL);
-    m.u.hello.client = "by hand";
-    send_req(&m, NULL);
-    m = (struct wire_req){ .id = 2, .kind = WIRE_ADD_DOCUMENT, .bulk_len = 5 };
+    chan = alone_hello(&a, 1);
     m.u.add_document.name = "a";
     m.u.add_document.role = "";
     send_req(&m, "words");
