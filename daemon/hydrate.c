@@ -158,55 +158,40 @@ static int rank(const struct memory *m, const uint32_t *prompt, uint32_t n, floa
  * step: shorter ones would have a prompt behind a million ids wait for dozens of steps. */
 #define SLICE_IDS 262144u
 
-struct hydrate_ranking {
-    struct rank_job *job;
-    uint32_t n_packed; /* segments that it is of */
-};
-
-struct hydrate_ranking *hydrate_ranking_new(const struct memory *m, const uint32_t *prompt,
-                                            uint32_t n_prompt)
+struct rank_job *hydrate_rank_begin(const struct memory *m, const uint32_t *prompt,
+                                    uint32_t n_prompt)
 {
     const struct rank_text text = text_of(m, prompt, n_prompt);
-    struct hydrate_ranking *k;
+    struct rank_job *j;
 
-    if (m->hydrate == 0 || text.n_segments == 0)
+    if (m->hydrate == 0 || text.n_segments == 0 || rank_begin(m->served->rank, &text, &j) < 0)
         return NULL;
-    k = malloc(sizeof(*k));
-    if (!k)
-        return NULL;
-    k->n_packed = text.n_segments;
-    if (rank_begin(m->served->rank, &text, &k->job) == 0)
-        return k;
-    free(k);
-    return NULL;
+    return j;
 }
 
-bool hydrate_ranking_go(struct hydrate_ranking *k)
+bool hydrate_rank_go(struct rank_job *j)
 {
-    return rank_go(k->job, SLICE_IDS);
+    return !j || rank_go(j, SLICE_IDS);
 }
 
-void hydrate_ranking_free(struct hydrate_ranking *k)
+/* NULL: they are not of what is packed now. */
+static const float *current_scores(const struct rank_job *j, const struct memory *m)
 {
-    if (k)
-        rank_drop(k->job);
-    free(k);
-}
+    uint32_t n = 0;
+    const float *score = j ? rank_scores(j, &n) : NULL;
 
-/* Whether its scores are of what is packed now. */
-static bool is_current(const struct hydrate_ranking *k, const struct memory *m)
-{
-    return k && k->n_packed == m->ladder.n_at[1];
+    return n == m->ladder.n_at[1] ? score : NULL;
 }
 
 /* Scores of the packed segments, to be freed; NULL: no memory. */
 static float *scores_of(const struct memory *m, const uint32_t *prompt, uint32_t n,
-                        const struct hydrate_ranking *by)
+                        const struct rank_job *by)
 {
     float *score = malloc(m->ladder.n_at[1] * sizeof(*score));
+    const float *ranked = current_scores(by, m);
 
-    if (score && is_current(by, m)) {
-        memcpy(score, rank_scores(by->job), by->n_packed * sizeof(*score));
+    if (score && ranked) {
+        memcpy(score, ranked, m->ladder.n_at[1] * sizeof(*score));
     } else if (score && rank(m, prompt, n, score) < 0) {
         free(score);
         score = NULL;
@@ -434,7 +419,7 @@ struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, ui
  * missed. */
 struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *prompt,
                                          uint32_t n_prompt, uint32_t n_left,
-                                         const struct hydrate_ranking *by)
+                                         const struct rank_job *by)
 {
     uint32_t segments[OVERLAY_MAX], n = 0, most;
     float *score;
@@ -632,8 +617,7 @@ bool hydrate_may_fetch(const struct memory *m)
     return own_may_fetch(m) && m->ladder.n_at[1] > 0;
 }
 
-static void fetch_by(struct memory *m, const uint32_t *ids, uint32_t n,
-                     const struct hydrate_ranking *by)
+static void fetch_by(struct memory *m, const uint32_t *ids, uint32_t n, const struct rank_job *by)
 {
     uint32_t segments[OVERLAY_MAX], on_disk[OVERLAY_MAX], n_found = 0, most;
     float *score;
@@ -653,9 +637,9 @@ void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
     fetch_by(m, ids, n, NULL);
 }
 
-void hydrate_fetch_ranked(struct memory *m, const struct hydrate_ranking *by)
+void hydrate_fetch_ranked(struct memory *m, const struct rank_job *by)
 {
-    if (is_current(by, m))
+    if (current_scores(by, m))
         fetch_by(m, NULL, 0, by);
 }
 

@@ -78,17 +78,16 @@ struct hydration {
 };
 
 struct hydrate_job;
-struct hydrate_ranking;
+struct rank_job;
 
-/* Ranks what is packed now for a prompt, in slices: hydrate_ranking_go, of which one takes
- * three milliseconds at most, until it is true. A text of a million ids takes 20 ms, and those who
- * wait for the next step are not to wait for that. NULL: there is nothing to rank, or no memory;
- * who has none ranks in one go. Only as long as the memory is there, whatever becomes of it
- * otherwise. */
-struct hydrate_ranking *hydrate_ranking_new(const struct memory *m, const uint32_t *prompt,
-                                            uint32_t n_prompt);
-bool hydrate_ranking_go(struct hydrate_ranking *k);
-void hydrate_ranking_free(struct hydrate_ranking *k);
+/* Ranks what is packed now for a prompt, in slices: hydrate_rank_go, of which one takes three
+ * milliseconds at most, until it is true; then rank_drop. A text of a million ids takes 20 ms, and
+ * those who wait for the next step are not to wait for that. NULL: there is nothing to rank, or no
+ * memory, and hydrate_rank_go is true of it; who has none ranks in one go. Only as long as the
+ * memory is there, whatever becomes of it otherwise. */
+struct rank_job *hydrate_rank_begin(const struct memory *m, const uint32_t *prompt,
+                                    uint32_t n_prompt);
+bool hydrate_rank_go(struct rank_job *j);
 
 /* The memory is not behind, or only with ids that were taken back (memory_reread), and is about to
  * read these and n_left more; the last n_prompt of all are a prompt. NULL: it is done, whatever
@@ -99,7 +98,7 @@ struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint
  * ranks here. */
 struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *prompt,
                                          uint32_t n_prompt, uint32_t n_left,
-                                         const struct hydrate_ranking *by);
+                                         const struct rank_job *by);
 /* While an answer is written, every HYDRATE_EVERY tokens of it: the last n ids of it point to
  * segments that are not there, more than to any that is. What memory and disk have of them comes,
  * in the place of what they point to less; nothing is computed again. NULL: as above. */
@@ -119,7 +118,7 @@ void hydrate_drop(struct hydrate_job *j);
  * given up. Asked again, it stays on its way unless something is pointed to that is not in it. */
 void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n);
 /* The same by a ranking, which is done; nothing if more or less is packed by now. */
-void hydrate_fetch_ranked(struct memory *m, const struct hydrate_ranking *by);
+void hydrate_fetch_ranked(struct memory *m, const struct rank_job *by);
 bool hydrate_may_fetch(const struct memory *m);
 void hydrate_fetch_drop(struct memory *m);
 /* The sequence was taken back, and the ladder with it. */

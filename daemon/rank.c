@@ -279,8 +279,9 @@ bool rank_go(struct rank_job *j, uint32_t n)
     return j->weighed && j->segment == j->n_segments;
 }
 
-float *rank_scores(struct rank_job *j)
+const float *rank_scores(const struct rank_job *j, uint32_t *ret_n)
 {
+    *ret_n = j->n_segments;
     return j->score;
 }
 

@@ -7,6 +7,7 @@
 #include "daemon/append.h"
 #include "daemon/kept.h"
 #include "daemon/prompt.h"
+#include "daemon/rank.h"
 
 #include "base/clock.h"
 #include "daemon/reply.h"
@@ -37,9 +38,9 @@ struct append {
     uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
     bool hydrated;                /* that is done */
     uint64_t part; /* more of this session's text comes: what it may point to is fetched; 0: none */
-    struct hydrate_job *hydrate;     /* under way; NULL: none */
-    bool ranks;                      /* what is packed, for the prompt or a part of one */
-    struct hydrate_ranking *ranking; /* NULL: it does not, or there is nothing to rank */
+    struct hydrate_job *hydrate; /* under way; NULL: none */
+    bool ranks;                  /* what is packed, for the prompt or a part of one */
+    struct rank_job *ranking;    /* NULL: it does not, or there is nothing to rank */
     bool special, open_answer;
     enum chat_at chat_after;
     append_done_fn *done_fn;   /* NULL: the reply is Appended */
@@ -343,11 +344,11 @@ static bool has_grown(const struct session *x)
 }
 
 /* By the last words of what is there. An error is none: nothing is fetched. */
-static struct hydrate_ranking *rank_for_part(struct sched *s, struct session *x)
+static struct rank_job *rank_for_part(struct sched *s, struct session *x)
 {
     const struct encode_text *t = &x->parts;
     size_t len = t->len < PART_BYTES ? t->len : PART_BYTES, n = 0, got;
-    struct hydrate_ranking *ret = NULL;
+    struct rank_job *ret = NULL;
     struct vocab_encoder *e;
     uint32_t *ids = malloc(PART_BYTES * sizeof(*ids));
     int err = ids ? vocab_encoder_new(s->served.vocab, &e) : -ENOMEM;
@@ -361,7 +362,7 @@ static struct hydrate_ranking *rank_for_part(struct sched *s, struct session *x)
         vocab_encoder_free(e);
     }
     if (err >= 0 && n > 0)
-        ret = hydrate_ranking_new(&x->memory, ids, (uint32_t)n);
+        ret = hydrate_rank_begin(&x->memory, ids, (uint32_t)n);
     free(ids);
     x->parts_ranked = t->len;
     return ret;
@@ -378,10 +379,9 @@ static void work_part(struct sched *s, struct request *r)
         if (!a->ranks && has_grown(x))
             a->ranking = rank_for_part(s, x);
         a->ranks = true;
-        if (a->ranking && !hydrate_ranking_go(a->ranking))
+        if (!hydrate_rank_go(a->ranking))
             return;
-        if (a->ranking)
-            hydrate_fetch_ranked(&x->memory, a->ranking);
+        hydrate_fetch_ranked(&x->memory, a->ranking);
     }
     request_finish(s, r);
 }
@@ -589,9 +589,9 @@ static bool rank(struct append *a, const struct memory *m, uint32_t n_left)
     if (a->n_prompt == 0 || n_left > a->n_prompt)
         return true;
     if (!a->ranks)
-        a->ranking = hydrate_ranking_new(m, ids, a->n_prompt);
+        a->ranking = hydrate_rank_begin(m, ids, a->n_prompt);
     a->ranks = true;
-    return !a->ranking || hydrate_ranking_go(a->ranking);
+    return hydrate_rank_go(a->ranking);
 }
 
 /* False: it waits, as long as take_over does or for pages that are being written to the disk. */
@@ -749,7 +749,7 @@ static void stop_restore(struct append *a)
     a->restore = NULL;
     hydrate_drop(a->hydrate);
     a->hydrate = NULL;
-    hydrate_ranking_free(a->ranking);
+    rank_drop(a->ranking);
     a->ranking = NULL;
 }
 

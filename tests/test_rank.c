@@ -167,7 +167,8 @@ static void slices_are_the_whole(void **state)
             assert_true(n < 2 * N);
         assert_true(n >= 2 * N * L / (slices[i] + L));
         assert_true(rank_go(j, slices[i])); /* it stays as it is */
-        assert_memory_equal(rank_scores(j), score, sizeof(score));
+        assert_memory_equal(rank_scores(j, &n), score, sizeof(score));
+        assert_int_equal(n, N);
         rank_drop(j);
     }
     rank_drop(NULL);

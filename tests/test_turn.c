@@ -6,6 +6,7 @@
  * comes to something else, and is left alone with its gists; a ranking that was made before and is
  * not heard, or is though other segments are packed by now.
  */
+#include "daemon/rank.h"
 #include "tests/support/hydrate_rig.h"
 
 #include <setjmp.h>
@@ -260,14 +261,14 @@ static void ranked_before(void **state)
     (void)state;
     open_stage(&s, 4096, true, false);
     for (int more = 0; more < 2; more++) {
-        struct hydrate_ranking *k;
+        struct rank_job *k;
 
         open_reader(&s, &r, &said, 1, true);
         feed(&s, &r, 6 * L, row_a);
         settle(&s, &r);
-        k = hydrate_ranking_new(&r.memory, ids + 3 * L + 20, 20);
+        k = hydrate_rank_begin(&r.memory, ids + 3 * L + 20, 20);
         assert_non_null(k);
-        while (!hydrate_ranking_go(k))
+        while (!hydrate_rank_go(k))
             ;
         if (more) {
             feed(&s, &r, 8 * L, row_a);
@@ -277,7 +278,7 @@ static void ranked_before(void **state)
         wait_for(&s, &r, hydrate_begin_ranked(&r.memory, ids + r.memory.n_ids, 20, 20, k));
         assert_int_equal(state_of(&r, 3), more ? SEQ_PACKED : SEQ_RAW);
         assert_int_equal(state_of(&r, 1), more ? SEQ_RAW : SEQ_PACKED);
-        hydrate_ranking_free(k);
+        rank_drop(k);
         close_reader(&r);
     }
     close_stage(&s);
@@ -294,14 +295,14 @@ static void nothing_to_rank(void **state)
     open_stage(&s, 4096, true, false);
     open_reader(&s, &r, &p, 1, true);
     feed(&s, &r, L - 1, row_a);
-    assert_null(hydrate_ranking_new(&r.memory, ids, 20));
+    assert_null(hydrate_rank_begin(&r.memory, ids, 20));
     close_reader(&r);
     p.hydrate = 0;
     open_reader(&s, &r, &p, 1, true);
     feed(&s, &r, 4 * L, row_a);
     settle(&s, &r);
-    assert_null(hydrate_ranking_new(&r.memory, ids, 20));
-    hydrate_ranking_free(NULL);
+    assert_null(hydrate_rank_begin(&r.memory, ids, 20));
+    rank_drop(NULL);
     close_reader(&r);
     close_stage(&s);
 }
