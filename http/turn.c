@@ -22,18 +22,6 @@ void turns_init(struct turns *l, struct lives *lives, unsigned max, unsigned wai
     (void)pthread_mutex_init(&l->lock, NULL);
 }
 
-/* No other thread is there any more. */
-void turns_fini(struct turns *l)
-{
-    while (l->list) {
-        struct turn *t = l->list;
-
-        l->list = t->next;
-        turn_free(t);
-    }
-    (void)pthread_mutex_destroy(&l->lock);
-}
-
 struct turn *turn_new(void)
 {
     return calloc(1, sizeof(struct turn));
@@ -47,6 +35,24 @@ void turn_free(struct turn *t)
         job_fini(&t->job);
     ask_fini(&t->ask);
     free(t);
+}
+
+static void free_all(struct turn *t)
+{
+    while (t) {
+        struct turn *next = t->next;
+
+        turn_free(t);
+        t = next;
+    }
+}
+
+/* No other thread is there any more. */
+void turns_fini(struct turns *l)
+{
+    free_all(l->list);
+    l->list = NULL;
+    (void)pthread_mutex_destroy(&l->lock);
 }
 
 /* It has no session any more, and no connection: the job gave both back. */
@@ -235,6 +241,12 @@ void turns_forget(struct turns *l, const char *who, const char *id)
 
 /* --- nobody's --------------------------------------------------------------------------------- */
 
+static void waits_for(const struct turn *t, struct pollfd ret[TURNS_FDS])
+{
+    ret[0] = (struct pollfd){ gist_fd(t->job.conn), POLLIN, 0 };
+    ret[1] = (struct pollfd){ t->job.live->stop_fd, POLLIN, 0 };
+}
+
 size_t turns_wait_for(struct turns *l, struct pollfd *ret)
 {
     size_t n = 0;
@@ -243,8 +255,8 @@ size_t turns_wait_for(struct turns *l, struct pollfd *ret)
     for (const struct turn *t = l->list; t; t = t->next) {
         if (has_ended(t))
             continue;
-        ret[n++] = (struct pollfd){ gist_fd(t->job.conn), POLLIN, 0 };
-        ret[n++] = (struct pollfd){ t->job.live->stop_fd, POLLIN, 0 };
+        waits_for(t, ret + n);
+        n += TURNS_FDS;
     }
     (void)pthread_mutex_unlock(&l->lock);
     return n;
@@ -253,10 +265,10 @@ size_t turns_wait_for(struct turns *l, struct pollfd *ret)
 /* Looked at without waiting: a step of the job would hold the lock for a millisecond else. */
 static bool can_go_on(const struct turn *t)
 {
-    struct pollfd p[] = { { gist_fd(t->job.conn), POLLIN, 0 },
-                          { t->job.live->stop_fd, POLLIN, 0 } };
+    struct pollfd p[TURNS_FDS];
 
-    return !t->job.waiting || poll(p, 2, 0) > 0;
+    waits_for(t, p);
+    return !t->job.waiting || poll(p, TURNS_FDS, 0) > 0;
 }
 
 /* False: it is of no use any more. A few rounds, since callbacks of one dispatch may have more to
@@ -298,11 +310,6 @@ int turns_run(struct turns *l)
         goes = t;
     }
     (void)pthread_mutex_unlock(&l->lock);
-    while (goes) {
-        struct turn *t = goes;
-
-        goes = t->next;
-        turn_free(t);
-    }
+    free_all(goes);
     return ms;
 }
