@@ -281,12 +281,8 @@ static enum MHD_Result answer_job(struct exchange *x)
 /* Somebody is back: all that was said, and what is still said. */
 static enum MHD_Result answer_again(struct exchange *x)
 {
-    struct turn *t = NULL;
+    struct turn *t = turns_take(&x->server->turns, x->who, x->tail, &x->problem);
 
-    if (strcmp(x->method, "HEAD") == 0)
-        (void)problem_set(&x->problem, PROBLEM_METHOD, NULL, "%s takes GET, not HEAD", x->url);
-    else
-        t = turns_take(&x->server->turns, x->who, x->tail, &x->problem);
     if (!t)
         return answer_problem(x);
     /* The one that it came with, in which there is nothing yet. */

@@ -1,5 +1,6 @@
 /* http/route.c - the table of paths. Looked through for each request, which costs nothing beside
- * it. HEAD is a GET whose body libmicrohttpd leaves out. */
+ * it. HEAD is a GET whose body libmicrohttpd leaves out, but of an answer: it would be taken from
+ * who waits for it. */
 
 #include "http/route.h"
 
@@ -54,7 +55,7 @@ const struct route *route_find(const char *method, const char *path, const char 
         if (!tail)
             continue;
         *ret_tail = tail;
-        if (strcmp(routes[i].method, head ? "GET" : method) == 0)
+        if (strcmp(routes[i].method, head && !routes[i].is_answer ? "GET" : method) == 0)
             return &routes[i];
         /* The path is there, and takes something else: 405 says what. Of several the last. */
         *ret_method = routes[i].method;
