@@ -446,7 +446,9 @@ static void gather(struct exchange *x, const char *data, size_t size)
 
 static enum MHD_Result answer_about(struct exchange *x)
 {
-    struct live_ask a = { .lives = &x->server->lives, .who = x->who, .tail = x->tail };
+    struct live_ask a = {
+        .lives = &x->server->lives, .turns = &x->server->turns, .who = x->who, .tail = x->tail
+    };
     struct json_object *body;
     int r;
 
@@ -455,8 +457,6 @@ static enum MHD_Result answer_about(struct exchange *x)
         return answer_problem(x);
     a.body = x->turn->ask.root; /* the ask's to free */
     r = x->route->about(&a, &body, &x->problem);
-    if (x->route->about == live_delete) /* whatever it found: of what had ended there may be more */
-        turns_forget(&x->server->turns, x->who, x->tail);
     return r < 0 ? answer_problem(x) : answer_json(x, 200, body);
 }
 

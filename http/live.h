@@ -83,8 +83,11 @@ int live_connect(struct lives *l, struct live *s, struct problem *p);
 /* --- what is asked about them: info of an exchange (http/route.h) ------------------------------
  */
 
+struct turns;
+
 struct live_ask {
     struct lives *lives;
+    struct turns *turns;            /* of these, left by their client (http/turn.h) */
     const char *who, *tail;         /* tail: what stands in the path behind the route's own */
     const struct json_object *body; /* NULL: there is none */
 };

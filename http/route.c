@@ -29,7 +29,7 @@ static const struct route routes[] = {
     { "GET", "/gist/v1/memory", &say_page, .about = live_memory },
     { "GET", "/gist/v1/sessions", &say_page, .about = live_list },
     { "GET", "/gist/v1/sessions/", &say_page, .about = live_look },
-    { "DELETE", "/gist/v1/sessions/", &say_page, .about = live_delete },
+    { "DELETE", "/gist/v1/sessions/", &say_page, .about = turns_delete },
     { "POST", "/gist/v1/sessions/", &say_page, .about = live_change },
 };
 

@@ -10,6 +10,7 @@
 #include "http/live.h"
 #include "http/read.h"
 #include "http/say.h"
+#include "http/turn.h"
 
 struct route {
     const char *method, *path; /* a path that ends with '/' has anything behind it */

@@ -167,7 +167,7 @@ void turns_leave(struct turns *l, struct turn *t, const char *who)
         t->next = l->list;
         l->list = t;
         l->n++;
-        /* Whoever deletes the session from here on finds the turn (turns_forget). */
+        /* Whoever deletes the session from here on finds the turn (turns_delete). */
         t->forgotten = t->job.live && live_is_doomed(l->lives, t->job.live);
     }
     (void)pthread_mutex_unlock(&l->lock);
@@ -225,7 +225,7 @@ struct turn *turns_take(struct turns *l, const char *who, const char *path, stru
     return t;
 }
 
-void turns_forget(struct turns *l, const char *who, const char *id)
+static void forget(struct turns *l, const char *who, const char *id)
 {
     struct turn *goes = NULL, **at;
 
@@ -237,6 +237,15 @@ void turns_forget(struct turns *l, const char *who, const char *id)
         (*at)->forgotten = true;
     (void)pthread_mutex_unlock(&l->lock);
     turn_free(goes);
+}
+
+/* Whatever the former found: of what had ended there may be more. */
+int turns_delete(const struct live_ask *a, struct json_object **ret, struct problem *p)
+{
+    int r = live_delete(a, ret, p);
+
+    forget(a->turns, a->who, a->tail);
+    return r;
 }
 
 /* --- nobody's --------------------------------------------------------------------------------- */

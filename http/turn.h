@@ -61,8 +61,8 @@ void turns_leave(struct turns *l, struct turn *t, const char *who);
  * path: the session's id, '/' and how many turns that had read before. NULL and a problem: it is
  * not there, or somebody hears it. */
 struct turn *turns_take(struct turns *l, const char *who, const char *path, struct problem *p);
-/* Nobody comes back to what is here of the key's session. */
-void turns_forget(struct turns *l, const char *who, const char *id);
+/* live_delete, and nobody comes back to what is here of the session. */
+live_fn turns_delete;
 
 /* --- the main thread's ------------------------------------------------------------------------ */
 
