@@ -49,6 +49,13 @@ void job_close_session(struct job *j)
     j->base = NULL;
 }
 
+/* The next request on it has other ears, and its own time. */
+static void leave_conn(gist_conn *c)
+{
+    gist_on_loading(c, NULL, NULL);
+    (void)gist_set_deadline(c, 0);
+}
+
 /* What it holds is what its client knows of, or it is of no use. */
 static void give_live(struct job *j)
 {
@@ -63,10 +70,8 @@ static void give_live(struct job *j)
         live_drop(j->lives, s);
         j->session[0] = '\0';
     } else {
-        /* The next request on it has other ears. */
         gist_on_progress(j->base, NULL, NULL);
-        gist_on_loading(s->conn, NULL, NULL);
-        (void)gist_set_deadline(s->conn, 0);
+        leave_conn(s->conn);
         if (!live_put(j->lives, s, !unread))
             j->session[0] = '\0';
     }
@@ -88,8 +93,7 @@ static void give_back(struct job *j)
         pool_drop(j->pool, c); /* with its sessions */
     } else if (c) {
         job_close_session(j);
-        (void)gist_set_deadline(c, 0);
-        gist_on_loading(c, NULL, NULL);
+        leave_conn(c);
         pool_put(j->pool, c);
     }
     j->base = NULL;
