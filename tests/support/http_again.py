@@ -1,17 +1,12 @@
 """http_again.py URL [SECONDS] - turns that go on without their client, and who comes back to them (POST /gist/v1/chat with
 `detachable`, GET /gist/v1/answers/ID/TURNS). SECONDS: the server waits for nobody any longer (--answer-wait)."""
-import json
-import os
-import subprocess
 import sys
-import time
 
-from http_client import WAIT_S, Server, check, done
+from http_client import Server, check, daemon_status, done, first, until
 
 s = Server(sys.argv[1])
 ONE, TWO = ({"Authorization": f"Bearer {k}"} for k in ("0123456789abcdef", "fedcba9876543210"))
 LONG = dict(ignore_eos=True, max_tokens=1000000)
-gistctl = os.path.join(os.environ["BUILD"], "gistctl")
 
 
 def turn(text, **more):
@@ -37,21 +32,8 @@ def ask(method, path, headers=ONE, body=None):
     return s.ask(method, f"/gist/v1/{path}", body, headers)
 
 
-def until(what, holds):
-    end = time.monotonic() + WAIT_S
-    while not holds():
-        if time.monotonic() > end:
-            check(what, False)
-            return
-        time.sleep(0.02)
-
-
 def is_idle():
-    return json.loads(subprocess.run([gistctl, "status", "--json"], capture_output=True, check=True).stdout)["requests_running"] == 0
-
-
-def first(evs, name):
-    return next((j for e, j in evs if e == name), None)
+    return daemon_status()["requests_running"] == 0
 
 
 def said_in(evs):

@@ -1,7 +1,9 @@
 """http_client.py - for tests of gist-http: requests by the standard library, checks that count."""
 import http.client
 import json
+import os
 import socket
+import subprocess
 import sys
 import time
 import urllib.parse
@@ -21,6 +23,28 @@ def check(what, ok, seen=""):
 def done():
     print(f"{checks} checks, {failures} failed")
     sys.exit(0 if checks and not failures else 1)
+
+
+def until(what, look, holds=bool):
+    """What look() has seen when it holds, or when it did not for too long, which is a failure."""
+    end = time.monotonic() + WAIT_S
+    while not holds(seen := look()):
+        if time.monotonic() > end:
+            check(what, False, seen)
+            break
+        time.sleep(0.02)
+    return seen
+
+
+def daemon_status():
+    """What gistctl says of the daemon behind the server."""
+    gistctl = os.path.join(os.environ["BUILD"], "gistctl")
+    return json.loads(subprocess.run([gistctl, "status", "--json"], capture_output=True, check=True).stdout)
+
+
+def first(evs, name):
+    """The first event of that name, in a list of them."""
+    return next((j for e, j in evs if e == name), None)
 
 
 class Server:

@@ -1,31 +1,11 @@
 """http_leave.py URL SOCKET - clients that leave: while their prompt is read, while they are answered, all at once and
 in a stream. The daemon stops working for them. And streams that have nothing to say: they say so.
 """
-import json
-import os
-import subprocess
 import sys
-import time
 
-from http_client import WAIT_S, Server, chat, check, done
+from http_client import Server, chat, check, daemon_status, done, until
 
 s = Server(sys.argv[1])
-gistctl = os.path.join(os.environ["BUILD"], "gistctl")
-
-
-def status():
-    return json.loads(subprocess.run([gistctl, "status", "--json"], capture_output=True, check=True).stdout)
-
-
-def until(what, holds):
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        j = status()
-        if holds(j):
-            return j
-        time.sleep(0.02)
-    check(what, False, j)
-    return j
 
 
 def idle(j):
@@ -48,29 +28,29 @@ while not comment and n < 500_000:
 check("a comment while a prompt is read", comment, n)
 
 for stream in (False, True):
-    before = until("nothing runs", idle)["prompt_tokens_total"]
+    before = until("nothing runs", daemon_status, idle)["prompt_tokens_total"]
     sock = s.send("/v1/chat/completions", {**chat(f"Number {stream}. " + text, max_tokens=1), "stream": stream})
     n_tokens = s.post("/v1/messages/count_tokens", **chat(f"Number {stream}. " + text))[2]["input_tokens"]
-    until("the prompt is being read", reading)
+    until("the prompt is being read", daemon_status, reading)
     sock.close()
-    after = until(f"who leaves while a prompt is read is not waited for, stream {stream}", idle)
+    after = until(f"who leaves while a prompt is read is not waited for, stream {stream}", daemon_status, idle)
     read = after["prompt_tokens_total"] - before
     check(f"reading ends with the client, stream {stream}", read < n_tokens, (read, n_tokens))
 
 # The same as ids, of which nothing need be encoded.
-before = until("nothing runs", idle)["prompt_tokens_total"]
+before = until("nothing runs", daemon_status, idle)["prompt_tokens_total"]
 sock = s.send("/v1/completions", {"prompt": [5 + i * i % 97 for i in range(n_tokens)], "max_tokens": 1})
-until("the ids are being read", reading)
+until("the ids are being read", daemon_status, reading)
 sock.close()
-read = until("who leaves while ids are read is not waited for", idle)["prompt_tokens_total"] - before
+read = until("who leaves while ids are read is not waited for", daemon_status, idle)["prompt_tokens_total"] - before
 check("reading ids ends with the client", read < n_tokens, (read, n_tokens))
 
 for stream in (False, True):
-    before = until("nothing runs", idle)["generated_tokens_total"]
+    before = until("nothing runs", daemon_status, idle)["generated_tokens_total"]
     sock = s.send("/v1/completions", {"prompt": "One", "max_tokens": 1000000, "stream": stream, "ignore_eos": True})
-    until("it is being answered", lambda j: j["generated_tokens_total"] > before + 5)
+    until("it is being answered", daemon_status, lambda j: j["generated_tokens_total"] > before + 5)
     sock.close()
-    until(f"who leaves in the middle of an answer is not answered, stream {stream}", idle)
+    until(f"who leaves in the middle of an answer is not answered, stream {stream}", daemon_status, idle)
     check(f"left in the middle, stream {stream}", True)
 check("all is well", s.post("/v1/chat/completions", **chat("Why?", max_tokens=2))[0] == 200)
 done()

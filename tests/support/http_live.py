@@ -2,9 +2,8 @@
 import json
 import random
 import sys
-import time
 
-from http_client import WAIT_S, Server, check, done
+from http_client import Server, check, done, first, until
 
 s = Server(sys.argv[1])
 LONG = dict(ignore_eos=True, max_tokens=1000000)
@@ -17,10 +16,6 @@ def turn(text, **more):
 def events(text, **more):
     messages = [{"role": "user", "content": t} for t in ([text] if isinstance(text, str) else text)]
     return s.events("/gist/v1/chat", messages=messages, temperature=0, **{"max_tokens": 8, **more})
-
-
-def first(evs, name):
-    return next((j for e, j in evs if e == name), None)
 
 
 def last(evs, name):
@@ -131,9 +126,7 @@ for name, j in events("On and on", **LONG):
         sid = j["id"]
     if name == "text":
         break
-end = time.monotonic() + WAIT_S
-while s.ask("GET", f"/gist/v1/sessions/{sid}")[0] == 200 and time.monotonic() < end:
-    time.sleep(0.05)
+until("who leaves ends it", lambda: s.ask("GET", f"/gist/v1/sessions/{sid}")[0] != 200)
 check("who leaves has no session", s.ask("GET", f"/gist/v1/sessions/{sid}")[0] == 404)
 
 # As many as there may be: the one that was used longest ago makes place (--live-sessions 2).
