@@ -43,12 +43,20 @@ def answers():
     p.call("Fetch.enable", patterns=[{"urlPattern": "*/gist/v1/chat"}])
 
 
+def go_on(e, method="Fetch.continueRequest", **params):
+    """What becomes of a request that was paused; nobody waits for the answer to that, in the middle of another call."""
+    p.send({"id": 10 ** 6, "sessionId": p.session, "method": method, "params": {"requestId": e["requestId"], **params}})
+
+
+def base64_of(text):
+    return base64.b64encode(text.encode()).decode()
+
+
 def fulfil(body, status=200, kind="text/event-stream"):
     def on_paused(e):
         p.on_paused = None
-        p.send({"id": 10 ** 6, "sessionId": p.session, "method": "Fetch.fulfillRequest", "params": {
-            "requestId": e["requestId"], "responseCode": status, "responseHeaders": [{"name": "Content-Type", "value": kind}],
-            "body": base64.b64encode(body.encode()).decode()}})
+        go_on(e, "Fetch.fulfillRequest", responseCode=status, responseHeaders=[{"name": "Content-Type", "value": kind}],
+              body=base64_of(body))
     p.on_paused = on_paused
 
 
@@ -57,8 +65,7 @@ def endless():
     the page may find that its session is gone, and ask again."""
     def on_paused(e):
         body = json.dumps({**json.loads(e["request"]["postData"]), "ignore_eos": True, "max_tokens": 1 << 29})
-        p.send({"id": 10 ** 6, "sessionId": p.session, "method": "Fetch.continueRequest", "params": {
-            "requestId": e["requestId"], "postData": base64.b64encode(body.encode()).decode()}})
+        go_on(e, postData=base64_of(body))
     p.on_paused = on_paused
     answers()
 
@@ -239,7 +246,7 @@ sent = []
 def one_more(e):
     p.on_paused = None
     sent.append(json.loads(e["request"]["postData"]))
-    p.send({"id": 10 ** 6, "sessionId": p.session, "method": "Fetch.continueRequest", "params": {"requestId": e["requestId"]}})
+    go_on(e)
 p.on_paused = one_more
 say("Thank you")
 p.wait("it answers", "document.querySelectorAll('.turn.assistant').length === 2")
