@@ -42,7 +42,7 @@ verify "$tmp"/system/gistd.service "$tmp"/system/gistd.socket "$tmp"/system/gist
 # And with what lets it use GPUs.
 mkdir -p "$tmp/gpu/gistd.service.d"
 cp "$tmp/system/gistd.service" "$tmp/system/gistd.socket" "$tmp/gpu/"
-cp systemd/gistd.service.d/cuda.conf systemd/gistd.service.d/nccl.conf "$tmp/gpu/gistd.service.d/"
+cp systemd/gistd.service.d/*.conf "$tmp/gpu/gistd.service.d/"
 SYSTEMD_UNIT_PATH="$tmp/gpu:" verify "$tmp/gpu/gistd.service"
 export XDG_RUNTIME_DIR="$tmp"
 verify --user "$tmp"/user/gistd.service "$tmp"/user/gistd.socket "$tmp"/user/gist-http.service "$tmp"/user/gist-http.socket \
