@@ -3,12 +3,12 @@
 
 _gist_options()
 {
-    local program=${COMP_WORDS[0]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} help commands
+    local program=${COMP_WORDS[0]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} help takes commands
 
     COMPREPLY=()
     help=$("$program" --help 2>/dev/null)
     # What the option before takes stands one space behind its name, which may stand behind the short one.
-    case $(awk -v option="$prev" '
+    takes=$(awk -v option="$prev" '
         match($0, /^ +(-[A-Za-z], )?--[a-z][a-z0-9-]*( [^ ]+)?/) {
             $0 = substr($0, RSTART, RLENGTH)
             for (i = 1; i <= 2 && i < NF; i++)
@@ -17,14 +17,14 @@ _gist_options()
                         print $NF
                     exit
                 }
-        }' <<<"$help") in
+        }' <<<"$help")
+    case $takes in
     *FILE* | *PATH* | *FOLDER*)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
     *'|'*)
-        mapfile -t COMPREPLY < <(compgen -W "$(awk -v option="$prev" '$1 == option { gsub(/\|/, "\n", $2); print $2 }' \
-            <<<"$help" | grep -v '[A-Z]')" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "$(tr '|' '\n' <<<"$takes" | grep -v '[A-Z]')" -- "$cur")
         return
         ;;
     ?*)
