@@ -177,12 +177,11 @@ static int make_room(struct fit *f, const struct job *j)
 /* Queries as asked.h has them, of either reading. */
 size_t fit_need(const struct model *m, uint32_t n_workers, uint32_t seg_len)
 {
-    uint32_t group = m->n_head / m->n_head_kv;
+    const struct compress_spec most = { COMPRESS_FIT, COMPRESS_RATIO_MIN, COMPRESS_SINKS, NULL };
     struct fit f = { .hd = m->head_dim,
                      .cols = padded(m->head_dim),
-                     .max_queries = max_u32(asked_shape(seg_len, group, true).n,
-                                            asked_shape(seg_len, group, false).n),
-                     .max_keys = padded(seg_len / 2 + COMPRESS_SINKS),
+                     .max_queries = asked_most(seg_len, m->n_head / m->n_head_kv),
+                     .max_keys = padded(compress_n_keys(&most, seg_len, 0, 0)),
                      .max_raw = seg_len,
                      .n_desks = n_workers };
 

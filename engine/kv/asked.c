@@ -36,6 +36,13 @@ struct asked_shape asked_shape(uint32_t seg_len, uint32_t group, bool while_read
     return shape_of(seg_len, while_read ? 1 : (seg_len + ASKED_AGAIN - 1) / ASKED_AGAIN, group);
 }
 
+uint32_t asked_most(uint32_t seg_len, uint32_t group)
+{
+    uint32_t a = asked_shape(seg_len, group, true).n, b = asked_shape(seg_len, group, false).n;
+
+    return a > b ? a : b;
+}
+
 struct forward_asked asked_rows(const struct asked_shape *k, uint32_t segment, float *all)
 {
     return (struct forward_asked){ all, k->n, k->tokens, k->heads, segment };
@@ -44,10 +51,7 @@ struct forward_asked asked_rows(const struct asked_shape *k, uint32_t segment, f
 /* One span serves both shapes: what is missing of a segment goes into the same rows. */
 size_t asked_floats(const struct compressor *c, uint32_t seg_len)
 {
-    uint32_t a = asked_shape(seg_len, c->group, true).n,
-             b = asked_shape(seg_len, c->group, false).n;
-
-    return (size_t)c->n_lists * (a > b ? a : b) * ASKED_FLOATS(c->head_dim);
+    return (size_t)c->n_lists * asked_most(seg_len, c->group) * ASKED_FLOATS(c->head_dim);
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */

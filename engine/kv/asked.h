@@ -53,8 +53,10 @@ struct asked {
 
 /* while_read: they are kept while a segment is read, where all tokens are to be had for nothing. */
 struct asked_shape asked_shape(uint32_t seg_len, uint32_t group, bool while_read);
+/* Queries of the longer of the two shapes. */
+uint32_t asked_most(uint32_t seg_len, uint32_t group);
 struct forward_asked asked_rows(const struct asked_shape *k, uint32_t segment, float *all);
-/* Of the longer of the two shapes. */
+/* Of as many. */
 size_t asked_floats(const struct compressor *c, uint32_t seg_len);
 
 /* The run, which reads, is to be in a step: has it keep what it says of this segment. Not if the
