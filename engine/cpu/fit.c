@@ -140,13 +140,13 @@ static int open_desk(const struct fit *f, struct desk *d)
     return lsq_open(&d->lsq, f->max_keys, f->cols);
 }
 
-static void close_desk(struct desk *d)
+static void close_desk(const struct fit *f, struct desk *d)
 {
-    float *parts[] = { d->q,    d->t,      d->root,    d->keys,  d->values,
-                       d->wide, d->scores, d->weights, d->order, d->page };
+    struct desk_part parts[DESK_PARTS];
 
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
-        free(parts[i]);
+    list_parts(f, d, parts);
+    for (size_t i = 0; i < DESK_PARTS; i++)
+        free(*parts[i].at);
     free(d->kept);
     free(d->tiles);
     lsq_close(&d->lsq);
@@ -166,7 +166,7 @@ static int make_room(struct fit *f, const struct job *j)
     f->max_keys = max_u32(f->max_keys, j->n_keys);
     f->max_raw = max_u32(f->max_raw, raw);
     for (uint32_t i = 0; i < f->n_desks; i++) {
-        close_desk(&f->desks[i]);
+        close_desk(f, &f->desks[i]);
         r = r < 0 ? r : open_desk(f, &f->desks[i]);
     }
     if (r < 0)
@@ -220,7 +220,7 @@ void fit_close(struct fit *f)
     if (!f)
         return;
     for (uint32_t i = 0; i < f->n_desks; i++)
-        close_desk(&f->desks[i]);
+        close_desk(f, &f->desks[i]);
     free(f->desks);
     free(f);
 }
