@@ -279,7 +279,7 @@ bool schema_alone(struct schema *s, struct json_object *x, const struct schema_p
  * satisfies it. */
 static uint32_t call_again(struct schema *s, struct schema_ref *r)
 {
-    r->called |= !r->done;
+    r->called = true;
     return r->dead ? EXPR_NEVER : expr_call(&s->build, r->rule);
 }
 
@@ -311,7 +311,6 @@ static uint32_t reference(struct schema *s, struct json_object *x, const struct 
     *made = (struct schema_ref){ .to = to, .rule = rule };
     body = schema_expr(s, to, &here);
     made = (struct schema_ref *)s->refs.mem + n; /* others may have come behind it */
-    made->done = true;
     made->dead = body == EXPR_NEVER && !made->called;
     expr_define(&s->build, rule, made->dead ? EXPR_EMPTY : body);
     return call_again(s, made);

@@ -30,9 +30,8 @@ struct schema_place {
 struct schema_ref {
     struct json_object *to;
     uint32_t rule;
-    bool done;   /* its rule has a body */
+    bool called; /* while its body is made: by that */
     bool dead;   /* no value satisfies it, and nothing calls its rule */
-    bool called; /* by its own body */
 };
 
 struct schema {
