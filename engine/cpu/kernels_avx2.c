@@ -7,7 +7,6 @@
 #include "engine/cpu/kernels_avx2.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Lane by lane, the lower four and the upper four. */
 static __m128i add_halves(__m256i v)
@@ -191,22 +190,6 @@ static float logsumexp(const float *x, uint32_t n)
     return max + (float)log(sum);
 }
 
-/* K goes down a column, a store each: nothing for vectors. */
-static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
-                         void *v_tile)
-{
-    float *kt = k_tile, *vt = (float *)v_tile + (size_t)slot * hd;
-    bool bad = false;
-
-    for (uint32_t i = 0; i < hd; i++) {
-        kt[i * PAGE_TOKENS + slot] = k[i];
-        bad |= !isfinite(k[i]);
-    }
-    memcpy(vt, v, hd * sizeof(float));
-    if (bad)
-        vt[0] = NAN;
-}
-
 /* --- sampling --------------------------------------------------------------------------------- */
 
 /* The largest first, then where it stands first: two passes that wait for nothing. */
@@ -268,7 +251,7 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
 #define VECTORS                                                                                    \
     .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
     .kv_store = { [KV_F16] = avx2_kv_store_f16,                                                    \
-                  [KV_F32] = kv_store_f32,                                                         \
+                  [KV_F32] = avx2_kv_store_f32,                                                    \
                   [KV_Q8_0] = avx2_kv_store_q8_0 },                                                \
     .attn = { [KV_F16] = avx2_attn_f16, [KV_F32] = avx2_attn_f32, [KV_Q8_0] = avx2_attn_q8_0 },    \
     .attn_merge = avx2_attn_merge, .scale = scale, .dense = avx2_dense, .soften = avx2_soften,     \

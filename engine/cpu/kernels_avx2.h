@@ -1,6 +1,8 @@
 /* engine/cpu/kernels_avx2.h - what the files of the AVX2 table share.
  *
- * Included by engine/cpu/kernels_avx2*.c only, which are compiled for AVX2, FMA and F16C.
+ * Included by engine/cpu/kernels_avx2*.c, which are compiled for AVX2, FMA and F16C, and by files
+ * that are compiled for these and more: kernels_avxvnni.c, and kernels_avx512.c, whose tables have
+ * two functions of this one.
  */
 #ifndef ENGINE_CPU_KERNELS_AVX2_H
 #define ENGINE_CPU_KERNELS_AVX2_H
@@ -42,6 +44,8 @@ void avx2_widen_f16(const uint16_t *x, uint32_t n, float *ret);
 
 /* Attention (kernels_avx2_attn.c). */
 void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                       void *v_tile);
+void avx2_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                        void *v_tile);
 void avx2_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                         void *v_tile);

@@ -15,6 +15,7 @@
 #include "engine/cpu/kernels_avx2.h"
 
 #include <math.h>
+#include <string.h>
 
 #define TOKENS      PAGE_TOKENS
 #define GROUP_PAGES 4u
@@ -640,6 +641,22 @@ void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slo
     }
     if (_mm_movemask_epi8(bad))
         vt[0] = KV_F16_NAN;
+}
+
+/* K's elements are 16 floats apart: a store each, as in the other formats. */
+void avx2_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                       void *v_tile)
+{
+    float *kt = k_tile, *vt = (float *)v_tile + (size_t)slot * hd;
+    bool bad = false;
+
+    for (uint32_t i = 0; i < hd; i++) {
+        kt[i * TOKENS + slot] = k[i];
+        bad |= !isfinite(k[i]);
+    }
+    memcpy(vt, v, hd * sizeof(float));
+    if (bad)
+        vt[0] = NAN;
 }
 
 /* n values, 8 to 32, a multiple of 8. Steps and roundings are the scalar twin's; vmaxps gives its

@@ -2,6 +2,7 @@
  * which has the reasons, by vectors of 16. Last lanes go by mask registers, so no loop needs
  * another for its end. */
 #include "engine/cpu/kernels_avx512.h"
+#include "engine/cpu/kernels_avx2.h"
 #include "engine/cpu/kernels_bf16.h"
 
 #include <math.h>
@@ -275,8 +276,8 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
 /* All that the tables have in common. */
 #define VECTORS                                                                                    \
     .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
-    .kv_store = { [KV_F16] = avx512_kv_store_f16,                                                  \
-                  [KV_F32] = avx512_kv_store_f32,                                                  \
+    .kv_store = { [KV_F16] = avx2_kv_store_f16,                                                    \
+                  [KV_F32] = avx2_kv_store_f32,                                                    \
                   [KV_Q8_0] = avx512_kv_store_q8_0 },                                              \
     .attn = { [KV_F16] = avx512_attn_f16,                                                          \
               [KV_F32] = avx512_attn_f32,                                                          \

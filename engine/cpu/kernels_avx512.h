@@ -36,10 +36,6 @@ float avx512_soften(float *x, uint32_t n, float *ret_sum);
 void avx512_widen_f16(const uint16_t *x, uint32_t n, float *ret);
 
 /* Storing (kernels_avx512_store.c). */
-void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
-                         void *v_tile);
-void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
-                         void *v_tile);
 void avx512_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                           void *v_tile);
 

@@ -1,51 +1,9 @@
-/* Storing K and V of one token and KV head into their tiles, in each of a page's formats
- * (engine/kv/page.h).
+/* Storing K and V of one token and KV head into their tiles (engine/kv/page.h) as int8. In the
+ * other formats there is nothing for wider vectors: the tables have AVX2's.
  */
 #include "engine/cpu/kernels_avx512.h"
 
-#include <math.h>
-
 #define TOKENS PAGE_TOKENS
-
-/* K goes down a column of its tile, V along a row. */
-void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
-                         void *v_tile)
-{
-    uint16_t *kt = (uint16_t *)k_tile + slot, *vt = (uint16_t *)v_tile + (size_t)slot * hd;
-    const __m128i exponent = _mm_set1_epi16(0x7c00);
-    __m128i bad = _mm_setzero_si128();
-
-    for (uint32_t i = 0; i < hd; i += 8) {
-        __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(k + i), 0);
-        uint16_t k16[8];
-
-        bad = _mm_or_si128(bad, _mm_cmpeq_epi16(_mm_and_si128(half, exponent), exponent));
-        _mm_storeu_si128((void *)k16, half);
-        _mm_storeu_si128((void *)(vt + i), _mm256_cvtps_ph(_mm256_loadu_ps(v + i), 0));
-        for (uint32_t j = 0; j < 8; j++)
-            kt[(i + j) * TOKENS] = k16[j];
-    }
-    if (_mm_movemask_epi8(bad))
-        vt[0] = KV_F16_NAN;
-}
-
-/* K's elements are 16 floats apart, so each is a store of its own, in all three formats. */
-void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
-                         void *v_tile)
-{
-    float *kt = (float *)k_tile + slot, *vt = (float *)v_tile + (size_t)slot * hd;
-    bool bad = false;
-
-    for (uint32_t i = 0; i < hd; i += 8) {
-        _mm256_storeu_ps(vt + i, _mm256_loadu_ps(v + i));
-        for (uint32_t j = i; j < i + 8; j++) {
-            kt[j * TOKENS] = k[j];
-            bad |= !isfinite(k[j]);
-        }
-    }
-    if (bad)
-        vt[0] = NAN;
-}
 
 /* n values, 8 to 32, a multiple of 8, as the lanes of two vectors. Steps and roundings are the
  * scalar twin's; vmaxps gives its second operand when the first is no number. The largest is found
