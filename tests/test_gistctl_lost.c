@@ -2,6 +2,7 @@
  * that is not whole because a session ended while its map came in parts; an error for each of many
  * numbers when it is the connection that is lost.
  */
+#include "tests/support/count.h"
 #include "tests/support/fake_daemon.h"
 
 #include <setjmp.h>
@@ -30,15 +31,6 @@ static int run(const struct fake_daemon *d, const char *arguments, char *ret, si
     status = pclose(f);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
-}
-
-static unsigned count(const char *text, const char *what)
-{
-    unsigned n = 0;
-
-    for (const char *at = text; (at = strstr(at, what)); at += strlen(what))
-        n++;
-    return n;
 }
 
 /* --- maps ------------------------------------------------------------------------------------- */
@@ -78,8 +70,8 @@ static void json_is_whole(void **state)
     fake_start(&d, script_ends, NULL);
     assert_int_equal(run(&d, "sessions --segments --json", text, sizeof(text)), 0);
     assert_int_equal(fake_stop(&d), 0);
-    if (count(text, "\"state\"") != 2 || count(text, "{") != count(text, "}") ||
-        count(text, "[") != count(text, "]"))
+    if (count_of(text, "\"state\"") != 2 || count_of(text, "{") != count_of(text, "}") ||
+        count_of(text, "[") != count_of(text, "]"))
         fail_msg("%s", text);
 }
 
@@ -103,7 +95,7 @@ static void nobody_is_asked_twice(void **state)
     fake_start(&d, script_leaves, NULL);
     assert_int_not_equal(run(&d, "cancel 1 2 3 4 5", text, sizeof(text)), 0);
     assert_int_equal(fake_stop(&d), 0);
-    if (count(text, "\n") != 2)
+    if (count_of(text, "\n") != 2)
         fail_msg("%s", text);
 }
 

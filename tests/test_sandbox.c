@@ -10,6 +10,7 @@
 #include "daemon/calls.h"
 #include "daemon/landlock.h"
 #include "daemon/log.h"
+#include "tests/support/count.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/deny.h"
 #include "tests/support/scratch.h"
@@ -84,17 +85,6 @@ static int calls_what_is_not_listed(void)
     return 0;
 }
 
-static unsigned count(const char *text, const char *word)
-{
-    unsigned n = 0;
-
-    while ((text = strstr(text, word))) {
-        n++;
-        text++;
-    }
-    return n;
-}
-
 static void names_what_it_denies(void **state)
 {
     struct ended e;
@@ -104,8 +94,8 @@ static void names_what_it_denies(void **state)
         skip();
     e = behind_filter(false, calls_what_is_not_listed);
     assert_int_equal(e.status, 0);
-    assert_int_equal(count(e.text, "system call sched_setattr,"), 1);
-    assert_int_equal(count(e.text, "system call socket,"), 1);
+    assert_int_equal(count_of(e.text, "system call sched_setattr,"), 1);
+    assert_int_equal(count_of(e.text, "system call socket,"), 1);
 }
 
 static void *nothing(void *arg)
@@ -172,8 +162,8 @@ static void ends_by(bool driver, int (*try)(void), const char *name)
 
     assert_true(WIFSIGNALED(e.status));
     assert_int_equal(WTERMSIG(e.status), SIGSYS);
-    assert_int_equal(count(e.text, name), 1);
-    assert_int_equal(count(e.text, "foreign code"), 1);
+    assert_int_equal(count_of(e.text, name), 1);
+    assert_int_equal(count_of(e.text, "foreign code"), 1);
 }
 
 /* With a GPU's driver, too, where all else is allowed. */
@@ -189,7 +179,7 @@ static void ends_an_intruder(void **state)
     }
     if (!SANITIZED) {
         e = behind_filter(false, makes_a_process);
-        assert_int_equal(count(e.text, "system call clone,"), 1);
+        assert_int_equal(count_of(e.text, "system call clone,"), 1);
         assert_int_equal(e.status, 1 << 8); /* refused, and it goes on */
     }
 }
