@@ -6,6 +6,7 @@
 
 #include "engine/kv/compress.h"
 #include "engine/kv/pool.h"
+#include "tests/support/command.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/near.h"
 #include "tests/support/rig.h"
@@ -17,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -27,18 +27,9 @@
 static int run_plan(const char *flags, char *ret, size_t cap)
 {
     char command[2048];
-    size_t n;
-    FILE *f;
-    int status;
 
     (void)snprintf(command, sizeof(command), "%s/gistd %s 2>&1", getenv("BUILD"), flags);
-    f = popen(command, "r");
-    assert_non_null(f);
-    n = fread(ret, 1, cap - 1, f);
-    ret[n] = '\0';
-    status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return command_run(command, ret, cap);
 }
 
 /* Numbers of the line that begins so. */

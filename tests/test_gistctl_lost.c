@@ -2,6 +2,7 @@
  * that is not whole because a session ended while its map came in parts; an error for each of many
  * numbers when it is the connection that is lost.
  */
+#include "tests/support/command.h"
 #include "tests/support/count.h"
 #include "tests/support/fake_daemon.h"
 
@@ -9,8 +10,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -18,19 +17,10 @@
 static int run(const struct fake_daemon *d, const char *arguments, char *ret, size_t cap)
 {
     char command[1024];
-    size_t n;
-    FILE *f;
-    int status;
 
     (void)snprintf(command, sizeof(command), "GISTD_SOCKET='%s' '%s/gistctl' %s 2>&1", d->path,
                    getenv("BUILD"), arguments);
-    f = popen(command, "r");
-    assert_non_null(f);
-    n = fread(ret, 1, cap - 1, f);
-    ret[n] = '\0';
-    status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return command_run(command, ret, cap);
 }
 
 /* --- maps ------------------------------------------------------------------------------------- */
