@@ -133,9 +133,10 @@ static void send_without_a_pause(struct alone *a, uint64_t session, uint64_t id)
 
     m.u.append.session = session;
     m.u.append.kind = WIRE_APPEND_TOKENS;
-    pace_idle(&a->sched->pace);
-    while (c->receiving)
+    while (c->receiving) {
+        pace_idle(&a->sched->pace);
         (void)sched_attend(a->sched);
+    }
     alone_send(a, chan, &m, ids);
     while (chan_readable(c->chan) && !c->receiving) {
         a->sched->pace.frames_ns = 1;
