@@ -5,6 +5,7 @@
  */
 #include "cuda/backend_cuda.h"
 
+#include "base/least.h"
 #include "cuda/backend_inner.h"
 
 #include <assert.h>
@@ -416,11 +417,6 @@ static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *p
     return said(c, r);
 }
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* first: counted among the device's lists. */
 static int fit_on(struct cuda *c, uint32_t device, const struct backend_fit *f, uint32_t first,
                   uint32_t n)
@@ -438,14 +434,14 @@ static int fit_together(struct cuda *c, const struct backend_fit *f)
     uint32_t layer = f->first_list / all, head = f->first_list % all;
     uint32_t fits = shift_fits(c->parts[0].shift, f);
     /* Layers at once: as many as each device has scratch for. */
-    uint32_t n = head == 0 ? least(f->n_lists / all, fits / each) : 0;
+    uint32_t n = head == 0 ? min_u32(f->n_lists / all, fits / each) : 0;
     int r = 0;
 
     for (uint32_t i = 0; i < c->n && n > 0 && r == 0; i++)
         r = fit_on(c, i, f, layer * each, n * each);
     if (n > 0)
         return r < 0 ? r : (int)(n * all);
-    n = least(least(f->n_lists, fits), each - head % each);
+    n = min_u32(min_u32(f->n_lists, fits), each - head % each);
     r = fit_on(c, head / each, f, layer * each + head % each, n);
     return r < 0 ? r : (int)n;
 }
@@ -466,7 +462,7 @@ static int cuda_fit(struct backend *b, const struct backend_fit *f)
     /* Lists of one device alone, up to its last layer. */
     first = f->first_list - c->parts[i].view.first_layer * heads;
     n = c->parts[i].model.n_layer * heads - first;
-    n = least(least(f->n_lists, n), shift_fits(c->parts[i].shift, f));
+    n = min_u32(min_u32(f->n_lists, n), shift_fits(c->parts[i].shift, f));
     r = fit_on(c, i, f, first, n);
     return r < 0 ? r : (int)n;
 }
