@@ -349,11 +349,6 @@ int step_ffn(struct step *s, uint32_t i, uint32_t n_rows)
 
 /* --- the step --------------------------------------------------------------------------------- */
 
-static bool told_to_stop(const struct forward_stop *stop)
-{
-    return stop && stop->fn(stop->arg);
-}
-
 /* Until the mark is reached. -ECANCELED: somebody said so first. Polls where somebody may say so;
  * else the runtime waits. */
 static int await(struct step *s, struct rt_event *e, const struct forward_stop *stop)
@@ -363,7 +358,7 @@ static int await(struct step *s, struct rt_event *e, const struct forward_stop *
 
         if (r != -EAGAIN)
             return r;
-        if (n % LOOKS == 0 && told_to_stop(stop))
+        if (n % LOOKS == 0 && forward_told_to_stop(stop))
             return -ECANCELED;
     }
 }
@@ -392,7 +387,7 @@ static int run_layers(struct step *s, const struct forward_stop *stop)
     for (uint32_t i = 0; i < s->m->n_layer && r == 0; i++) {
         struct rt_event *mark = s->done[i % STEP_AHEAD];
 
-        if (told_to_stop(stop))
+        if (forward_told_to_stop(stop))
             return -ECANCELED;
         /* mark is still that of layer i - STEP_AHEAD. */
         if (i >= STEP_AHEAD)
@@ -470,7 +465,7 @@ static int run_kept(struct step *s, const struct forward_stop *stop)
     struct kept *k;
     int r = 0;
 
-    if (told_to_stop(stop))
+    if (forward_told_to_stop(stop))
         return -ECANCELED;
     shape_of(s, &shape);
     k = find_kept(s, &shape);

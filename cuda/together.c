@@ -27,12 +27,6 @@ struct together {
 
 /* --- waiting ---------------------------------------------------------------------------------- */
 
-/* stop NULL: nobody can. */
-static bool told_to_stop(const struct forward_stop *stop)
-{
-    return stop && stop->fn(stop->arg);
-}
-
 static struct step *step_of(const struct together *t, uint32_t device)
 {
     return t->parts[device].step;
@@ -77,7 +71,7 @@ static int await(struct together *t, uint32_t i, const struct forward_stop *stop
 
         if (r <= 0)
             return r;
-        if (n % LOOKS == 0 && told_to_stop(stop))
+        if (n % LOOKS == 0 && forward_told_to_stop(stop))
             return -ECANCELED;
     }
 }
@@ -290,7 +284,7 @@ static int run_layers(struct together *t, const struct plan *plan, const struct 
     int r = start(t, plan);
 
     for (uint32_t i = 0; i < n_layer && r == 0; i++) {
-        if (told_to_stop(stop))
+        if (forward_told_to_stop(stop))
             return -ECANCELED;
         /* The mark is still that of layer i - STEP_AHEAD. */
         if (i >= STEP_AHEAD)

@@ -103,4 +103,10 @@ struct forward_stop {
     void *arg;
 }; /* asked between layers */
 
+/* stop NULL: nobody can say so. */
+static inline bool forward_told_to_stop(const struct forward_stop *stop)
+{
+    return stop && stop->fn(stop->arg);
+}
+
 #endif

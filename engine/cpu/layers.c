@@ -457,11 +457,6 @@ static int embed(struct layers *f)
     return 0;
 }
 
-static bool told_to_stop(const struct forward_stop *stop)
-{
-    return stop && stop->fn(stop->arg);
-}
-
 /* Row t begins its page; this step also fills it. Its rows stand in a row, but for gists'. */
 static bool is_filled(const struct plan *p, uint32_t t)
 {
@@ -503,7 +498,7 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
         uint32_t n_left;
 
         /* Before the layer's weights are waited for, which may take a disk's time. */
-        if (told_to_stop(stop))
+        if (forward_told_to_stop(stop))
             return -ECANCELED;
         e = take_layer(f, i, &l);
         n_left = e == 0 ? run_attention(f, i, l) : 0;
