@@ -32,11 +32,9 @@ static bool has_floats(const struct model *m)
 {
     for (uint32_t i = 0; m->layers && i < m->n_layer; i++) {
         const struct model_layer *l = &m->layers[i];
-        const struct model_tensor *all[] = { &l->wq,     &l->wk,   &l->wv,    &l->wo,
-                                             &l->w_gate, &l->w_up, &l->w_down };
 
-        for (unsigned k = 0; k < sizeof(all) / sizeof(*all); k++)
-            if (!k_matvec_takes_q8(all[k]->type))
+        for (unsigned k = 0; k < ADAPTER_PROJECTION__N; k++)
+            if (!k_matvec_takes_q8(adapter_projection_weight(l, k)->type))
                 return true;
     }
     return false;

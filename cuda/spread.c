@@ -235,7 +235,7 @@ static void add_layer(const struct spread *s, struct piece *p, const struct divi
         unsigned projection = 0;
 
         for (unsigned i = 0; i < ADAPTER_PROJECTION__N; i++) {
-            const struct model_tensor *t = divide_matrix(&m->layers[layer], i);
+            const struct model_tensor *t = adapter_projection_weight(&m->layers[layer], i);
 
             if (t->mem_off >= at && (!next || t->mem_off < next->mem_off)) {
                 next = t;
@@ -481,7 +481,7 @@ const float *view_bias(const struct spread_view *v, unsigned projection, const f
 static struct model_tensor tensor_at(const struct spread_view *v, const struct model_layer *l,
                                      unsigned projection)
 {
-    struct model_tensor ret = view_part(v, projection, divide_matrix(l, projection));
+    struct model_tensor ret = view_part(v, projection, adapter_projection_weight(l, projection));
 
     if (v->divide)
         ret.tile_len = tile_len(ret.type, ret.n_cols); /* its columns alone are here */

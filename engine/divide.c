@@ -48,7 +48,7 @@ static uint64_t others_bytes(const struct divide *d, uint32_t device, const stru
     uint64_t n = 0;
 
     for (unsigned i = 0; i < ADAPTER_PROJECTION__N; i++) {
-        const struct model_tensor *t = divide_matrix(l, i);
+        const struct model_tensor *t = adapter_projection_weight(l, i);
         struct divide_part part = divide_part(d, device, i);
         size_t tiles = tile_count(t->n_rows);
 
@@ -163,17 +163,6 @@ uint64_t divide_pages(const struct divide *d, const uint64_t *room)
 
 /* --- a part of each layer --------------------------------------------------------------------- */
 
-const struct model_tensor *divide_matrix(const struct model_layer *l, unsigned projection)
-{
-    const struct model_tensor *const all[ADAPTER_PROJECTION__N] = {
-        [ADAPTER_Q] = &l->wq,        [ADAPTER_K] = &l->wk,        [ADAPTER_V] = &l->wv,
-        [ADAPTER_O] = &l->wo,        [ADAPTER_GATE] = &l->w_gate, [ADAPTER_UP] = &l->w_up,
-        [ADAPTER_DOWN] = &l->w_down,
-    };
-
-    return all[projection];
-}
-
 bool divide_by_rows(unsigned projection)
 {
     return projection != ADAPTER_O && projection != ADAPTER_DOWN;
@@ -209,7 +198,7 @@ static uint32_t largest_unit(const struct model *m, unsigned projection)
     uint32_t unit = 0;
 
     for (uint32_t i = 0; i < m->n_layer; i++) {
-        uint32_t here = unit_of(divide_matrix(&m->layers[i], projection));
+        uint32_t here = unit_of(adapter_projection_weight(&m->layers[i], projection));
 
         unit = here > unit ? here : unit;
     }

@@ -54,7 +54,6 @@ int divide_tensors(const struct model *m, uint32_t n, struct divide *ret, struct
 
 /* Of a matrix of a layer, by its name to adapters (ADAPTER_Q ...): whether its rows are divided or
  * its columns, and which of these a device has. */
-const struct model_tensor *divide_matrix(const struct model_layer *l, unsigned projection);
 bool divide_by_rows(unsigned projection);
 struct divide_part {
     uint32_t first, n;

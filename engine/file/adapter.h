@@ -83,5 +83,16 @@ const char *adapter_projection_name(unsigned p);        /* "q", "gate" */
 /* Its matrix is (n_out, n_in). */
 void adapter_projection_shape(const struct model *m, unsigned p, uint32_t *ret_n_out,
                               uint32_t *ret_n_in);
+/* The model's own. Inline: libraries of devices have nothing of adapters' files. */
+static inline const struct model_tensor *adapter_projection_weight(const struct model_layer *l,
+                                                                   unsigned p)
+{
+    /* In the order of the enum; C++ has no designators of arrays. */
+    const struct model_tensor *const all[ADAPTER_PROJECTION__N] = { &l->wq,    &l->wk,     &l->wv,
+                                                                    &l->wo,    &l->w_gate, &l->w_up,
+                                                                    &l->w_down };
+
+    return all[p];
+}
 
 #endif

@@ -81,31 +81,19 @@ enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *
     return matrices[projection];
 }
 
-/* The weights of a layer in the order of ADAPTER_Q, ... */
-static void list_weights(const struct model_layer *l,
-                         const struct model_tensor *ret[ADAPTER_PROJECTION__N])
-{
-    const struct model_tensor *all[ADAPTER_PROJECTION__N] = { &l->wq,    &l->wk,     &l->wv,
-                                                              &l->wo,    &l->w_gate, &l->w_up,
-                                                              &l->w_down };
-
-    memcpy(ret, all, sizeof(all));
-}
-
 /* ret: the host's. Of parameters as they are where they are computed. */
 void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
-    /* Of a matrix that does not train: projection by projection, from the file. */
-    const struct model_tensor *all[ADAPTER_PROJECTION__N];
     const float *p = b->layers[layer].p[w];
     uint32_t row;
 
-    list_weights(&b->m->layers[layer], all);
     if (p)
         b->on->ops->get(b->on, ret, p, base_len(b, w) * sizeof(*ret));
+    /* Of a matrix that does not train: projection by projection, from the file. */
     for (unsigned i = 0; !p && i < ADAPTER_PROJECTION__N; i++)
         if (base_part(b, i, &row) == w)
-            base_weight(all[i], ret + (size_t)row * base_n_in(b, w));
+            base_weight(adapter_projection_weight(&b->m->layers[layer], i),
+                        ret + (size_t)row * base_n_in(b, w));
 }
 
 /* ret: where it is computed. From the narrowed copy there, since the file's values would have to be
@@ -193,7 +181,8 @@ static int take_layer(struct base *b, const struct model_layer *from, struct bas
 {
     const struct model_tensor *w[ADAPTER_PROJECTION__N];
 
-    list_weights(from, w);
+    for (unsigned i = 0; i < ADAPTER_PROJECTION__N; i++)
+        w[i] = adapter_projection_weight(from, i);
     /* All four, then a look: base_close gives back those that are there. */
     to->w[BASE_QKV] = stack(b, &w[ADAPTER_Q], 3);
     to->w[BASE_O] = stack(b, &w[ADAPTER_O], 1);
