@@ -8,7 +8,6 @@
 #include "daemon/sched.h"
 #include "daemon/served.h"
 #include "engine/devices.h"
-#include "engine/file/gguf.h"
 #include "engine/file/model.h"
 #include "engine/forward.h"
 #include "engine/kv/compress.h"
@@ -269,18 +268,13 @@ static int fill(struct estimate *e, const struct config *c, const struct model *
 
 int estimate_make(const struct config *c, struct estimate *ret, struct why *why)
 {
-    struct gguf *g;
     struct model *m;
-    int r = gguf_open(c->model, &g, why);
+    int r = model_shape(c->model, &m, why);
 
     if (r < 0)
         return r;
-    r = model_shape(g, &m, why);
-    if (r == 0) {
-        r = fill(ret, c, m, why);
-        model_close(m);
-    }
-    gguf_close(g);
+    r = fill(ret, c, m, why);
+    model_close(m);
     return r;
 }
 

@@ -3,7 +3,6 @@
  */
 #include "train/run_room.h"
 
-#include "engine/file/gguf.h"
 #include "engine/file/model.h"
 #include "train/net/gemm.h"
 #include "train/net/tensors_cpu.h"
@@ -93,20 +92,14 @@ static int count(const struct recipe *c, const struct model *m, struct tensors *
 int run_room_make(const struct recipe *c, struct tensors *on, struct run_room *ret, struct why *why)
 {
     struct model *m;
-    struct gguf *g;
-    int r = gguf_open(c->model, &g, why);
+    int r = model_shape(c->model, &m, why);
 
     if (r < 0)
         return r;
-    r = model_shape(g, &m, why);
-    if (r == 0) {
-        r = count(c, m, on, ret);
-        if (r < 0)
-            why_set(why, r, "%s: what training takes cannot be counted: %s", c->model,
-                    strerror(-r));
-        model_close(m);
-    }
-    gguf_close(g);
+    r = count(c, m, on, ret);
+    if (r < 0)
+        why_set(why, r, "%s: what training takes cannot be counted: %s", c->model, strerror(-r));
+    model_close(m);
     return r;
 }
 

@@ -284,7 +284,7 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
 }
 
 /* A model without a file of its own, which model_close does not mind. */
-int model_shape(const struct gguf *g, struct model **ret, struct why *why)
+static int shape_of(const struct gguf *g, struct model **ret, struct why *why)
 {
     struct model *m = calloc(1, sizeof(*m));
     struct weights w = { 0 };
@@ -306,10 +306,25 @@ int model_shape(const struct gguf *g, struct model **ret, struct why *why)
     return 0;
 }
 
+int model_shape(const char *path, struct model **ret, struct why *why)
+{
+    struct gguf *g;
+    int e = gguf_open(path, &g, why);
+
+    if (e < 0)
+        return e;
+    e = shape_of(g, ret, why);
+    if (e == 0)
+        (*ret)->file = g;
+    else
+        gguf_close(g);
+    return e;
+}
+
 int model_check(const struct gguf *g, struct why *why)
 {
     struct model *m;
-    int e = model_shape(g, &m, why);
+    int e = shape_of(g, &m, why);
 
     if (e == 0)
         model_close(m);

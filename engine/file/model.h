@@ -122,9 +122,9 @@ void model_close(struct model *m);
 void model_leave(struct model *m);
 void model_take(struct model *m, struct model *from);
 
-/* What the header alone says: sizes, the shapes and types of its tensors without data, packed. Of
- * g, which is borrowed. model_close. */
-int model_shape(const struct gguf *g, struct model **ret, struct why *why);
+/* What the header alone says: sizes, the shapes and types of its tensors without data, packed.
+ * model_close. */
+int model_shape(const char *path, struct model **ret, struct why *why);
 
 /* Everything that model_open checks before it reads weights: 0, or why not. */
 int model_check(const struct gguf *g, struct why *why);
