@@ -430,6 +430,7 @@ int spread_each(const struct spread *s, const void *mem, size_t n, spread_fn *fn
 {
     const struct piece *p = n ? find(s, mem) : NULL;
     size_t first = p ? (size_t)((uintptr_t)mem - (uintptr_t)p->mem) : 0;
+    const struct run *begin, *run, *end = p ? p->runs + p->n_runs : NULL;
     struct walk w = { .fn = fn, .arg = arg };
     int r = 0;
 
@@ -438,12 +439,10 @@ int spread_each(const struct spread *s, const void *mem, size_t n, spread_fn *fn
         w.unit = (first + w.done) / p->unit_bytes;
         w.off = first + w.done - w.unit * p->unit_bytes;
         w.n = p->unit_bytes - w.off < n - w.done ? p->unit_bytes - w.off : n - w.done;
-        for (w.device = 0; w.device < s->n; w.device++) {
-            const struct run *run = find_run(p, w.off), *end = p->runs + p->n_runs;
-
-            for (; run < end && run->off < w.off + w.n && r == 0; run++)
+        begin = find_run(p, w.off);
+        for (w.device = 0; w.device < s->n; w.device++)
+            for (run = begin; run < end && run->off < w.off + w.n && r == 0; run++)
                 r = each_of_run(&w, &p->here[w.device], run);
-        }
     }
     return r;
 }
