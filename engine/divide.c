@@ -3,7 +3,7 @@
  * Parts keep the order of layers, so that rows pass from device to device only once in a step. Then
  * the best way for the first d devices and `to` layers follows from the best ways for d - 1 devices
  * and fewer layers: a table of devices by layers, filled row by row (choose), from the end of which
- * the cuts are read. /
+ * the cuts are read.
  */
 #include "engine/divide.h"
 
