@@ -224,7 +224,7 @@ static int open_net(struct run *r, struct why *why)
     rule.teacher = r->teacher;
     /* Positions are of tokens and gists, and there are never more gists than tokens. */
     err = base_open(&r->base, r->on, r->model, type, 2 * c->sequence + 1);
-    if (err == 0 && c->train_base && (c->loss_tie || c->loss_distill > 0)) {
+    if (err == 0 && run_room_asks_original(c)) {
         err = base_open(&r->original, r->on, r->model, type, 2 * c->sequence + 1);
         rule.original = &r->original;
     }

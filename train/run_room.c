@@ -46,6 +46,12 @@ struct step_rule run_room_rule(const struct recipe *c)
                                .seed = c->seed };
 }
 
+/* The losses that ask the base ask it as it was, so it is there twice. */
+bool run_room_asks_original(const struct recipe *c)
+{
+    return c->train_base && (c->loss_tie || c->loss_distill > 0);
+}
+
 /* A device multiplies bf16 in any case. */
 enum tensors_type run_room_type(const struct recipe *c, bool on_device)
 {
@@ -77,8 +83,7 @@ static int count(const struct recipe *c, const struct model *m, struct tensors *
                               .logits = step.head,
                               .decoder = step.decoder,
                               .left = on ? on->ops->left(on) : 0 };
-    /* The losses that ask the base ask it as it was, so it is there twice. */
-    if (c->train_base && (c->loss_tie || c->loss_distill > 0))
+    if (run_room_asks_original(c))
         ret->base += base_room(&b, false);
     ret->n_values = n_gists + step.n_values + (c->train_base ? base_n_values(&b) : 0);
     /* p, g, m and v of struct optim_tensor. */

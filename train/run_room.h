@@ -14,6 +14,8 @@
 
 struct gists_shape run_room_gists(const struct recipe *c);
 struct step_rule run_room_rule(const struct recipe *c);
+/* A copy of the base as it was is there, too. */
+bool run_room_asks_original(const struct recipe *c);
 enum tensors_type run_room_type(const struct recipe *c, bool on_device);
 
 /* Bytes where it is computed. */
