@@ -10,19 +10,12 @@
  * several, also where these can't reach each other's memory.
  */
 #include "cuda/backend_cuda.h"
-#include "cuda/shim/cuda_runtime_api.h"
-#include "cuda/shim/shim.h"
 #include "engine/divide.h"
-#include "engine/file/adapter.h"
-#include "engine/forward.h"
-#include "engine/kv/compress.h"
-#include "tests/support/gguf_build.h"
-#include "tests/support/rig.h"
+#include "tests/support/cuda_rig.h"
+#include "tests/support/cuda_segment.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,13 +29,6 @@
 #define SEG         64u
 #define N_SEG_PAGES (SEG / PAGE_TOKENS)
 #define N_VOCAB     GGUF_BUILD_N_VOCAB
-
-/* What takes minutes for threads has a short session there; bounds are looked at once. */
-#ifdef SHIM_TSAN
-enum { THREADS = 1 };
-#else
-enum { THREADS = 0 };
-#endif
 
 struct trace {
     uint8_t *bytes;
@@ -64,12 +50,6 @@ static void same(const struct trace *a, const struct trace *b)
 {
     assert_int_equal(a->n, b->n);
     assert_memory_equal(a->bytes, b->bytes, a->n);
-}
-
-static void make_ids(uint32_t *ids, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        ids[i] = GGUF_BUILD_BYTE_0 + (i * i * 7 + i * 13 + 5) % 250;
 }
 
 /* Layers: an odd number, which no two devices share evenly. */
@@ -112,83 +92,32 @@ static void feed(struct rig *r, struct seq *s, uint32_t n, uint32_t chunk, struc
     uint32_t *ids = malloc((s->n_tokens + n) * sizeof(*ids));
     float *logits = malloc((size_t)n * r->model->n_vocab * sizeof(*logits));
 
-    make_ids(ids, s->n_tokens + n);
+    cuda_rig_ids(ids, s->n_tokens + n);
     assert_int_equal(rig_feed(r, s, ids + s->n_tokens, n, chunk, logits), 0);
     add(t, logits, (size_t)n * r->model->n_vocab * sizeof(*logits));
     free(logits);
     free(ids);
 }
 
-static uint8_t *page_of(const struct rig *r, uint32_t page)
-{
-    return r->pool.mem + page * r->pool.page_bytes;
-}
-
-static void await(struct backend *b, uint64_t ticket)
-{
-    struct pollfd bell = { .fd = b->ops->eventfd(b), .events = POLLIN };
-    int r;
-
-    while ((r = b->ops->done(b, ticket)) == 0)
-        ;
-    assert_int_equal(r, 1);
-    assert_int_equal(poll(&bell, 1, 0), 1);
-}
-
-/* Out to pinned memory, cleared, and in again: what stands there then is what was. */
 static void spill_and_hydrate(struct rig *r, struct seq *s, uint32_t segment, struct trace *t)
 {
-    struct backend *b = r->backend;
-    size_t page = r->pool.page_bytes, len = N_SEG_PAGES * page;
-    const uint32_t *pages = seq_pages(s, segment);
-    uint8_t *host = aligned_alloc(4096, len), *back = malloc(len);
-    uint64_t ticket = 0, last = 0;
+    uint8_t *host = cuda_segment_spill(r, s, segment, true);
 
-    assert_true(host && back);
-    assert_int_equal(b->ops->pin(b, host, len), 0);
-    for (uint32_t i = 0; i < N_SEG_PAGES; i++) {
-        assert_int_equal(b->ops->get(b, host + i * page, page_of(r, pages[i]), page, &ticket), 0);
-        assert_true(ticket > last);
-        last = ticket;
-    }
-    await(b, ticket);
-    add(t, host, len);
-    for (uint32_t i = 0; i < N_SEG_PAGES; i++)
-        assert_int_equal(backend_clear(b, page_of(r, pages[i]), page), 0);
-    for (uint32_t i = N_SEG_PAGES; i-- > 0;)
-        assert_int_equal(b->ops->put(b, page_of(r, pages[i]), host + i * page, page, &ticket), 0);
-    await(b, ticket);
-    for (uint32_t i = 0; i < N_SEG_PAGES; i++)
-        assert_int_equal(backend_get(b, back + i * page, page_of(r, pages[i]), page), 0);
-    assert_memory_equal(host, back, len);
-    b->ops->unpin(b, host, len);
+    add(t, host, N_SEG_PAGES * r->pool.page_bytes);
     free(host);
-    free(back);
 }
 
 static void pack(struct rig *r, struct compressor *c, const struct compress_spec *spec,
                  struct seq *s, uint32_t segment, struct trace *t)
 {
-    struct compress_side side = { .n_done = 0 };
     uint8_t *page = malloc(r->pool.page_bytes);
-    struct forward_run run;
-    uint32_t n_out;
-    int e;
 
-    assert_int_equal(compress_check(spec, SEG, NULL), 0);
-    while (compress_rows_left(spec, s, segment, &side) > 0) {
-        assert_int_equal(compress_plan(c, spec, s, segment, &side, MAX_BATCH, &run), 0);
-        assert_int_equal(forward_step(&r->forward, &run, 1, NULL, &n_out), 0);
-        compress_ran(&side, &run);
-    }
-    do
-        e = compress_finish(c, spec, s, segment, &side);
-    while (e == -EAGAIN);
-    assert_int_equal(e, 0);
+    cuda_segment_pack(r, c, spec, s, segment);
     for (uint32_t i = 0; i < seq_n_pages(compress_n_keys(spec, SEG, segment, 0)); i++) {
-        assert_int_equal(
-            backend_get(r->backend, page, page_of(r, seq_pages(s, segment)[i]), r->pool.page_bytes),
-            0);
+        assert_int_equal(backend_get(r->backend, page,
+                                     cuda_segment_page(r, seq_pages(s, segment)[i]),
+                                     r->pool.page_bytes),
+                         0);
         add(t, page, r->pool.page_bytes);
     }
     free(page);
@@ -198,15 +127,9 @@ static void copy_and_measure(struct rig *r, struct seq *s, struct trace *t)
 {
     size_t n = (size_t)r->model->n_layer * r->model->n_head_kv * SEG;
     float *norms = malloc(n * sizeof(*norms));
-    uint8_t *page = malloc(r->pool.page_bytes);
-    struct pool_account account = { .limit = 1 };
-    uint32_t spare;
+    uint8_t *page = cuda_segment_copy(r, seq_pages(s, 0)[1]);
 
-    assert_int_equal(pool_take(&r->pool, &account, 1, &spare), 0);
-    assert_int_equal(backend_copy_page(r->backend, &r->pool, seq_pages(s, 0)[1], spare), 0);
-    assert_int_equal(backend_get(r->backend, page, page_of(r, spare), r->pool.page_bytes), 0);
     add(t, page, r->pool.page_bytes);
-    pool_give(&r->pool, &account, 1, &spare);
     assert_int_equal(r->backend->ops->norms(r->backend, &r->pool, seq_pages(s, 0), SEG, norms), 0);
     add(t, norms, n * sizeof(*norms));
     free(page);
@@ -280,7 +203,7 @@ static void same_bits(void **state)
     char path[SCRATCH_PATH_MAX];
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     for (int tied = SANITIZED; tied < 2; tied++) {
         enum kv_type kv = tied ? KV_Q8_0 : KV_F16;
@@ -305,7 +228,7 @@ static void without_peers(void **state)
     struct trace expected;
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(5, false, path);
     expected = expect(path, KV_F16);
@@ -328,7 +251,7 @@ static void peers_that_do_not_reach(void **state)
     struct trace expected;
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(3, false, path);
     expected = expect(path, KV_F16);
@@ -378,20 +301,15 @@ static void a_short_session(void **state)
 static struct trace gists(const char *model, const char *file,
                           const struct backend_devices *devices)
 {
-    struct compress_spec spec = { .ratio = 8 };
     struct trace t = { NULL, 0, 0 };
-    struct why why = { "" };
+    struct compress_spec spec;
     struct compressor *c;
     struct adapter *a;
     struct rig r;
     struct seq s;
 
     open_rig(&r, model, KV_F16, devices);
-    if (adapter_open(file, r.model, &a, &why) < 0)
-        fail_msg("%s", why.text);
-    spec.method = compress_method_of(a);
-    spec.adapter = a;
-    spec.sinks = a->sinks;
+    spec = cuda_segment_gists(&r, file, &a);
     assert_int_equal(compress_open(r.model, r.backend, &c), 0);
     assert_int_equal(rig_seq(&r, 4 * SEG, SEG, 0, &s), 0);
     feed(&r, &s, SEG + 5, 50, &t);
@@ -413,7 +331,7 @@ static void an_adapter(void **state)
     };
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     for (unsigned i = 0; i < 2; i++) {
         struct trace expected = gists(all[i][0], all[i][1], &one);
@@ -501,20 +419,17 @@ static void devices_say_what_they_have(void **state)
  * same again. */
 static void a_lost_device(void **state)
 {
-    struct why why = { "" };
     struct trace before = { NULL, 0, 0 }, after = { NULL, 0, 0 };
     char path[SCRATCH_PATH_MAX];
     uint32_t ids[12], n_out;
     struct forward_run run = { .tokens = ids, .n_tokens = 12, .want = FORWARD_WANT_LAST };
-    struct model *again;
     struct rig r;
     struct seq s;
-    int e = 0;
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
-    make_ids(ids, 12);
+    cuda_rig_ids(ids, 12);
     write_model(5, false, path);
     open_rig(&r, path, KV_F16, &several[0]);
     assert_int_equal(rig_seq(&r, 2 * SEG, SEG, 0, &s), 0);
@@ -526,20 +441,7 @@ static void a_lost_device(void **state)
     assert_true(r.backend->ops->lost(r.backend));
     assert_int_equal(forward_step(&r.forward, &run, 1, NULL, &n_out), -EIO);
     seq_close(&s);
-    forward_leave(&r.forward);
-    pool_leave(&r.pool);
-    model_leave(r.model);
-    for (unsigned n = 1; e == 0; n += 20) { /* until it is lost again while it is opened */
-        shim_set_lost(n);
-        e = r.backend->ops->reopen(r.backend, &why);
-    }
-    assert_int_equal(r.backend->ops->hidden(r.backend, 0, 1, NULL), -EIO);
-    shim_set_lost(0);
-    assert_int_equal(r.backend->ops->reopen(r.backend, &why), 0);
-    assert_int_equal(model_open(path, r.backend, NULL, &again, &why), 0);
-    model_take(r.model, again);
-    assert_int_equal(r.backend->ops->set_model(r.backend, r.model, &why), 0);
-    assert_int_equal(pool_again(&r.pool, &why), 0);
+    cuda_rig_reopen(&r, path);
     assert_int_equal(rig_seq(&r, 2 * SEG, SEG, 0, &s), 0);
     feed(&r, &s, 12, 12, &after);
     same(&before, &after);
@@ -549,7 +451,6 @@ static void a_lost_device(void **state)
     free(after.bytes);
 }
 
-/* Of each size: refused with a sentence, and what was taken is given back on all of them. */
 static void no_memory(void **state)
 {
     char path[SCRATCH_PATH_MAX];
@@ -561,39 +462,12 @@ static void no_memory(void **state)
                                 .max_tokens = 256,
                                 .backend = gistd_backend(),
                                 .devices = several[0] };
-    size_t left[2], all, before[2];
-    unsigned n_refused = 0;
-    struct rig r;
-    int e = -ENOMEM;
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(3, false, path);
-    for (size_t bytes = 100000; e < 0; bytes += bytes / 2) {
-        struct why why = { "" };
-
-        shim_set_memory(bytes);
-        for (int i = 0; i < 2; i++) {
-            assert_int_equal(cudaSetDevice(i), cudaSuccess);
-            assert_int_equal(cudaMemGetInfo(&before[i], &all), cudaSuccess);
-        }
-        e = rig_open(&r, &o, &why);
-        for (int i = 0; i < 2 && e < 0; i++) {
-            assert_int_equal(cudaSetDevice(i), cudaSuccess);
-            assert_int_equal(cudaMemGetInfo(&left[i], &all), cudaSuccess);
-            assert_int_equal(left[i], before[i]);
-        }
-        if (e < 0) {
-            assert_int_equal(e, -ENOMEM);
-            assert_non_null(strstr(why.text, "no "));
-            n_refused++;
-        }
-        assert_true(bytes < (size_t)1 << 32);
-    }
-    rig_close(&r);
-    shim_set_memory((size_t)8 << 30);
-    assert_true(n_refused > 3);
+    cuda_rig_no_memory(&o, 2, 3);
 }
 
 static void more_devices_than_layers(void **state)

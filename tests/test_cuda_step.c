@@ -13,16 +13,12 @@
  */
 #include "cuda/backend_cuda.h"
 #include "cuda/room.h"
-#include "cuda/shim/cuda_runtime_api.h"
-#include "cuda/shim/shim.h"
 #include "engine/file/tile.h"
 #include "engine/fit.h"
 #include "engine/forward.h"
-#include "tests/support/gguf_build.h"
+#include "tests/support/cuda_rig.h"
 #include "tests/support/near.h"
-#include "tests/support/rig.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <math.h>
@@ -44,16 +40,7 @@
 #define KL_MANY  2e-4
 #define KL_FLOAT 1e-8
 
-struct kind {
-    const char *name;
-    const char *arch;
-    enum quant type;
-    enum kv_type kv;
-    uint32_t n_embd, n_ff, n_head, n_head_kv;
-    bool biases, tied;
-};
-
-static const struct kind kinds[] = {
+static const struct cuda_rig_kind kinds[] = {
     { "f32", "llama", QUANT_F32, KV_F16, 64, 96, 4, 2, false, true },
     { "q8_0 with biases", "qwen2", QUANT_Q8_0, KV_F16, 128, 160, 8, 1, true, false },
     { "q4_0, q8_0 pages", "llama", QUANT_Q4_0, KV_Q8_0, 192, 256, 3, 3, false, true },
@@ -62,28 +49,15 @@ static const struct kind kinds[] = {
 };
 #define N_KINDS (sizeof(kinds) / sizeof(*kinds))
 
-static void write_model(const struct kind *k, char path[SCRATCH_PATH_MAX])
+static void write_model(const struct cuda_rig_kind *k, char path[SCRATCH_PATH_MAX])
 {
-    struct gguf_build_shape shape = gguf_build_tiny();
-    struct gguf_build *b;
     char name[64];
 
-    shape.arch = k->arch;
-    shape.n_embd = k->n_embd;
-    shape.n_ff = k->n_ff;
-    shape.n_head = k->n_head;
-    shape.n_head_kv = k->n_head_kv;
-    shape.head_dim = k->n_embd / k->n_head;
-    shape.embd = shape.attn = shape.ffn = k->type;
-    shape.biases = k->biases;
-    shape.tied = k->tied;
-    b = gguf_build_model(&shape);
     (void)snprintf(name, sizeof(name), "kind%u.gguf", (unsigned)(k - kinds));
-    gguf_build_write(b, scratch_path(path, name));
-    gguf_build_free(b);
+    cuda_rig_write(k, name, path);
 }
 
-static void open_rig(struct rig *r, const struct kind *k, const struct backend_ops *ops)
+static void open_rig(struct rig *r, const struct cuda_rig_kind *k, const struct backend_ops *ops)
 {
     char path[SCRATCH_PATH_MAX];
     /* One thread: the CPU's own workers are no business of the thread sanitizer's here, and are not
@@ -102,12 +76,6 @@ static void open_rig(struct rig *r, const struct kind *k, const struct backend_o
         fail_msg("%s: %s", k->name, why.text);
 }
 
-static void make_ids(uint32_t *ids, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        ids[i] = GGUF_BUILD_BYTE_0 + (i * i * 7 + i * 13 + 5) % 250;
-}
-
 /* Logits after each of the ids, read in chunks. */
 static float *feed(struct rig *r, uint32_t n, uint32_t chunk)
 {
@@ -115,36 +83,14 @@ static float *feed(struct rig *r, uint32_t n, uint32_t chunk)
     float *ret = malloc((size_t)n * N_VOCAB * sizeof(*ret));
     struct seq s;
 
-    make_ids(ids, n);
+    cuda_rig_ids(ids, n);
     assert_int_equal(rig_seq(r, n, SEG, 0, &s), 0);
     assert_int_equal(rig_feed(r, &s, ids, n, chunk, ret), 0);
     seq_close(&s);
     return ret;
 }
 
-/* Of q from p, in nats; both as logits. */
-static double divergence(const float *p, const float *q)
-{
-    double sum = 0;
-
-    for (uint32_t i = 0; i < N_VOCAB; i++) {
-        double lp = rig_logprob(p, N_VOCAB, i), lq = rig_logprob(q, N_VOCAB, i);
-
-        sum += exp(lp) * (lp - lq);
-    }
-    return sum;
-}
-
-static double mean_divergence(const float *p, const float *q, uint32_t n)
-{
-    double sum = 0;
-
-    for (uint32_t i = 0; i < n; i++)
-        sum += divergence(p + (size_t)i * N_VOCAB, q + (size_t)i * N_VOCAB);
-    return sum / n;
-}
-
-static double limit_of(const struct kind *k, uint32_t chunk)
+static double limit_of(const struct cuda_rig_kind *k, uint32_t chunk)
 {
     if (k->type == QUANT_F32 || k->type == QUANT_F16)
         return KL_FLOAT;
@@ -168,7 +114,7 @@ static void equals_the_cpu(void **state)
         expected = feed(&cpu, n, MAX_BATCH);
         for (unsigned c = 0; c < 3; c++) {
             float *found = feed(&dev, n, chunks[c]);
-            double kl = mean_divergence(expected, found, n);
+            double kl = cuda_rig_mean_divergence(expected, found, n, N_VOCAB);
             double limit = limit_of(&kinds[k], chunks[c]);
 
             print_message("%s, %u at a time: mean divergence %.3g\n", kinds[k].name, chunks[c], kl);
@@ -232,7 +178,7 @@ static void batches_and_outputs(void **state)
     if (SANITIZED)
         skip();
     logits = malloc(22 * (size_t)N_VOCAB * sizeof(*logits));
-    make_ids(ids, 40);
+    cuda_rig_ids(ids, 40);
     open_rig(&r, &kinds[1], gistd_backend());
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(rig_seq(&r, 100, SEG, 0, &s[i]), 0);
@@ -243,7 +189,7 @@ static void batches_and_outputs(void **state)
     assert_int_equal(n_out, 22);
     assert_int_equal(forward_logits(&r.forward, 0, 22, logits), 0);
     /* The third's first output is the first's: the same token behind nothing. */
-    assert_true(divergence(logits, logits + 2 * (size_t)N_VOCAB) < KL_MANY);
+    assert_true(cuda_rig_divergence(logits, logits + 2 * (size_t)N_VOCAB, N_VOCAB) < KL_MANY);
     for (unsigned i = 0; i < 20; i++)
         wanted[i] = ids[i + 1];
     assert_int_equal(forward_logprobs(&r.forward, 2, 20, wanted, p), 0);
@@ -308,7 +254,7 @@ static void picks_are_of_the_logits(void **state)
     struct seq s;
 
     (void)state;
-    make_ids(ids, PICKED);
+    cuda_rig_ids(ids, PICKED);
     open_rig(&r, &kinds[1], gistd_backend());
     assert_int_equal(rig_seq(&r, 100, SEG, 0, &s), 0);
     assert_int_equal(seq_reserve(&s, PICKED), 0);
@@ -400,7 +346,7 @@ static void a_step_is_given_up(void **state)
     if (SANITIZED)
         skip();
     found = malloc((size_t)N_VOCAB * sizeof(*found));
-    make_ids(ids, 20);
+    cuda_rig_ids(ids, 20);
     open_rig(&r, &kinds[0], gistd_backend());
     expected = feed(&r, 20, 20);
     assert_int_equal(rig_seq(&r, 100, SEG, 0, &s), 0);
@@ -422,7 +368,7 @@ static void a_step_is_given_up(void **state)
     assert_int_equal(s.n_tokens, 20);
     assert_int_equal(forward_logits(&r.forward, 0, 1, found), 0);
     /* Not to the bit: one output is a product of few rows, twenty are one of many. */
-    assert_true(divergence(expected + 19 * (size_t)N_VOCAB, found) < KL_MANY);
+    assert_true(cuda_rig_divergence(expected + 19 * (size_t)N_VOCAB, found, N_VOCAB) < KL_MANY);
     seq_close(&s);
     free(expected);
     free(found);
@@ -439,7 +385,7 @@ static void a_lost_device(void **state)
     int e;
 
     (void)state;
-    make_ids(ids, 12);
+    cuda_rig_ids(ids, 12);
     for (unsigned n = 1;; n += step) {
         struct forward_run run = { .tokens = ids, .n_tokens = 12, .want = FORWARD_WANT_LAST };
         struct rig r;
@@ -488,7 +434,7 @@ static void steps_do_not_wait_for_spills(void **state)
     struct seq s;
 
     (void)state;
-    make_ids(ids, 12);
+    cuda_rig_ids(ids, 12);
     open_rig(&r, &kinds[0], ops);
     assert_int_equal(rig_seq(&r, 100, SEG, 0, &s), 0);
     assert_int_equal(seq_reserve(&s, 12), 0);
@@ -509,7 +455,6 @@ static void steps_do_not_wait_for_spills(void **state)
     rig_close(&r);
 }
 
-/* Of each size: refused with a sentence, and what was taken is given back. */
 static void no_memory(void **state)
 {
     char path[SCRATCH_PATH_MAX];
@@ -520,29 +465,12 @@ static void no_memory(void **state)
                                 .max_batch = MAX_BATCH,
                                 .max_tokens = 256,
                                 .backend = gistd_backend() };
-    unsigned n_refused = 0;
-    struct rig r;
-    int e = -ENOMEM;
 
     (void)state;
     if (SANITIZED)
         skip();
     write_model(&kinds[0], path);
-    for (size_t bytes = 100000; e < 0; bytes += bytes / 4) {
-        struct why why = { "" };
-
-        shim_set_memory(bytes);
-        e = rig_open(&r, &o, &why);
-        if (e < 0) {
-            assert_int_equal(e, -ENOMEM);
-            assert_non_null(strstr(why.text, "no "));
-            n_refused++;
-        }
-        assert_true(bytes < (size_t)1 << 32);
-    }
-    rig_close(&r);
-    shim_set_memory((size_t)8 << 30);
-    assert_true(n_refused > 5);
+    cuda_rig_no_memory(&o, 4, 5);
 }
 
 int main(void)

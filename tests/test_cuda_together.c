@@ -11,17 +11,11 @@
  * What is only moved is the same to the bit.
  */
 #include "cuda/backend_cuda.h"
-#include "cuda/shim/cuda_runtime_api.h"
-#include "cuda/shim/shim.h"
 #include "engine/divide.h"
-#include "engine/file/adapter.h"
-#include "engine/forward.h"
-#include "engine/kv/compress.h"
-#include "tests/support/gguf_build.h"
+#include "tests/support/cuda_rig.h"
+#include "tests/support/cuda_segment.h"
 #include "tests/support/near.h"
-#include "tests/support/rig.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <math.h>
@@ -46,28 +40,18 @@
  * 5.5e-4 from the CPU then. */
 #define KL_WIDE 1e-3
 
-#ifdef SHIM_TSAN
-#define THREADS 1
-#else
-#define THREADS 0
-#endif
-
 struct kind {
-    const char *name, *arch;
-    enum quant type;
-    enum kv_type kv;
-    uint32_t n_embd, n_ff, n_head, n_head_kv;
-    bool biases, tied;
+    struct cuda_rig_kind of;
     uint32_t n_devices[3]; /* 0: no more of them */
 };
 
 /* Feed-forwards that devices share evenly and not: 96 is 3 blocks, 160 is 5, 768 is 3 of 256. */
 static const struct kind kinds[] = {
-    { "f32", "llama", QUANT_F32, KV_F16, 64, 96, 4, 2, false, true, { 2 } },
-    { "q8_0 with biases", "qwen2", QUANT_Q8_0, KV_F16, 256, 160, 8, 4, true, false, { 2, 4 } },
-    { "q4_0, q8_0 pages", "llama", QUANT_Q4_0, KV_Q8_0, 192, 256, 3, 3, false, true, { 3 } },
-    { "q4_k", "llama", QUANT_Q4_K, KV_F16, 512, 768, 8, 2, false, false, { 2 } },
-    { "bf16", "qwen2", QUANT_BF16, KV_F32, 128, 96, 8, 4, true, false, { 2 } },
+    { { "f32", "llama", QUANT_F32, KV_F16, 64, 96, 4, 2, false, true }, { 2 } },
+    { { "q8_0 with biases", "qwen2", QUANT_Q8_0, KV_F16, 256, 160, 8, 4, true, false }, { 2, 4 } },
+    { { "q4_0, q8_0 pages", "llama", QUANT_Q4_0, KV_Q8_0, 192, 256, 3, 3, false, true }, { 3 } },
+    { { "q4_k", "llama", QUANT_Q4_K, KV_F16, 512, 768, 8, 2, false, false }, { 2 } },
+    { { "bf16", "qwen2", QUANT_BF16, KV_F32, 128, 96, 8, 4, true, false }, { 2 } },
 };
 #define N_KINDS (sizeof(kinds) / sizeof(*kinds))
 
@@ -79,78 +63,42 @@ static struct backend_devices devices_of(uint32_t n)
 
 static void write_model(const struct kind *k, char path[SCRATCH_PATH_MAX])
 {
-    struct gguf_build_shape shape = gguf_build_tiny();
-    struct gguf_build *b;
-
-    shape.arch = k->arch;
-    shape.n_embd = k->n_embd;
-    shape.n_ff = k->n_ff;
-    shape.n_head = k->n_head;
-    shape.n_head_kv = k->n_head_kv;
-    shape.head_dim = k->n_embd / k->n_head;
-    shape.embd = shape.attn = shape.ffn = k->type;
-    shape.biases = k->biases;
-    shape.tied = k->tied;
-    b = gguf_build_model(&shape);
-    gguf_build_write(b, scratch_path(path, "together.gguf"));
-    gguf_build_free(b);
+    cuda_rig_write(&k->of, "together.gguf", path);
 }
 
-static int try_rig(struct rig *r, const char *path, enum kv_type kv, const struct backend_ops *ops,
-                   uint32_t n_devices, struct why *why)
+static struct rig_opts opts_of(const char *path, enum kv_type kv, const struct backend_ops *ops,
+                               uint32_t n_devices)
 {
-    const struct rig_opts o = { .model = path,
-                                .cpu = "scalar",
-                                .kv = kv,
-                                .threads = 1,
-                                .max_batch = MAX_BATCH,
-                                .max_tokens = 8 * SEG,
-                                .backend = ops,
-                                .devices = devices_of(n_devices),
-                                .split = BACKEND_SPLIT_TENSOR };
-
-    return rig_open(r, &o, why);
+    return (struct rig_opts){ .model = path,
+                              .cpu = "scalar",
+                              .kv = kv,
+                              .threads = 1,
+                              .max_batch = MAX_BATCH,
+                              .max_tokens = 8 * SEG,
+                              .backend = ops,
+                              .devices = devices_of(n_devices),
+                              .split = BACKEND_SPLIT_TENSOR };
 }
 
 static void open_rig(struct rig *r, const char *path, enum kv_type kv,
                      const struct backend_ops *ops, uint32_t n_devices)
 {
+    const struct rig_opts o = opts_of(path, kv, ops, n_devices);
     struct why why = { "" };
 
-    if (try_rig(r, path, kv, ops, n_devices, &why) < 0)
+    if (rig_open(r, &o, &why) < 0)
         fail_msg("%s", why.text);
-}
-
-static void make_ids(uint32_t *ids, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        ids[i] = GGUF_BUILD_BYTE_0 + (i * i * 7 + i * 13 + 5) % 250;
-}
-
-/* Of q from p, in nats; both as logits. */
-static double divergence(const float *p, const float *q, uint32_t n_vocab)
-{
-    double sum = 0;
-
-    for (uint32_t i = 0; i < n_vocab; i++) {
-        double lp = rig_logprob(p, n_vocab, i), lq = rig_logprob(q, n_vocab, i);
-
-        sum += exp(lp) * (lp - lq);
-    }
-    return sum;
 }
 
 /* Logits of n rows. */
 static void near(const char *what, const float *p, const float *q, uint32_t n, uint32_t n_vocab,
                  double limit)
 {
-    double sum = 0;
+    double kl = cuda_rig_mean_divergence(p, q, n, n_vocab);
 
-    for (size_t i = 0; i < n; i++)
-        sum += divergence(p + i * n_vocab, q + i * n_vocab, n_vocab);
-    print_message("%s: mean divergence %.3g\n", what, sum / n);
-    if (!(sum / n <= limit))
-        fail_msg("%s: %g, %g is allowed", what, sum / n, limit);
+    print_message("%s: mean divergence %.3g\n", what, kl);
+    if (!(kl <= limit))
+        fail_msg("%s: %g, %g is allowed", what, kl, limit);
 }
 
 /* --- whole steps ------------------------------------------------------------------------------ */
@@ -161,7 +109,7 @@ static float *read_all(struct rig *r, uint32_t n, uint32_t chunk)
     float *ret = malloc((size_t)n * N_VOCAB * sizeof(*ret));
     struct seq s;
 
-    make_ids(ids, n);
+    cuda_rig_ids(ids, n);
     assert_int_equal(rig_seq(r, n, SEG, 0, &s), 0);
     assert_int_equal(rig_feed(r, &s, ids, n, chunk, ret), 0);
     seq_close(&s);
@@ -170,9 +118,9 @@ static float *read_all(struct rig *r, uint32_t n, uint32_t chunk)
 
 static double limit_of(const struct kind *k, uint32_t chunk)
 {
-    if (k->type == QUANT_F32 || k->type == QUANT_BF16)
+    if (k->of.type == QUANT_F32 || k->of.type == QUANT_BF16)
         return KL_FLOAT;
-    if (k->type == QUANT_Q4_K)
+    if (k->of.type == QUANT_Q4_K)
         return KL_WIDE;
     return chunk <= 8 ? KL_FEW : KL_MANY;
 }
@@ -183,12 +131,12 @@ static void compare_to_cpu(const struct kind *k, const char *path, const float *
     static const uint32_t chunks[] = { 7, 50 };
     struct rig r;
 
-    open_rig(&r, path, k->kv, gistd_backend(), n_devices);
+    open_rig(&r, path, k->of.kv, gistd_backend(), n_devices);
     for (unsigned c = 0; c < 2; c++) {
         float *found = read_all(&r, N_TOKENS, chunks[c]);
         char what[96];
 
-        (void)snprintf(what, sizeof(what), "%s, %u devices, %u at a time", k->name, n_devices,
+        (void)snprintf(what, sizeof(what), "%s, %u devices, %u at a time", k->of.name, n_devices,
                        chunks[c]);
         near(what, expected, found, N_TOKENS, N_VOCAB, limit_of(k, chunks[c]));
         free(found);
@@ -208,7 +156,7 @@ static void equals_the_cpu(void **state)
         struct rig cpu;
 
         write_model(k, path);
-        open_rig(&cpu, path, k->kv, &backend_cpu, 0);
+        open_rig(&cpu, path, k->of.kv, &backend_cpu, 0);
         expected = read_all(&cpu, N_TOKENS, MAX_BATCH);
         rig_close(&cpu);
         compare_to_cpu(k, path, expected, 1); /* there is nothing to share */
@@ -237,7 +185,7 @@ static void the_same_every_time(void **state)
         shim_set_late(i == 1);
         shim_set_order(i == 2);
         shim_set_peers(i != 3);
-        open_rig(&r, path, k->kv, gistd_backend(), 2);
+        open_rig(&r, path, k->of.kv, gistd_backend(), 2);
         all[i] = read_all(&r, n, 50);
         rig_close(&r);
     }
@@ -253,7 +201,7 @@ static void the_same_every_time(void **state)
 static void weights_come_back(void **state)
 {
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     for (unsigned i = 0; i < N_KINDS; i++) {
         const struct kind *k = &kinds[i];
@@ -265,7 +213,7 @@ static void weights_come_back(void **state)
         for (unsigned n = 0; n < 2; n++) {
             struct rig r;
 
-            open_rig(&r, path, k->kv, gistd_backend(), n ? k->n_devices[0] : 1);
+            open_rig(&r, path, k->of.kv, gistd_backend(), n ? k->n_devices[0] : 1);
             len = r.model->mem_len;
             bytes[n] = malloc(len);
             assert_non_null(bytes[n]);
@@ -293,7 +241,7 @@ static void feed(struct rig *r, struct seq *s, uint32_t n, uint32_t chunk, struc
     float *to;
 
     t->n_vocab = r->model->n_vocab;
-    make_ids(ids, s->n_tokens + n);
+    cuda_rig_ids(ids, s->n_tokens + n);
     t->logits = realloc(t->logits, (size_t)(t->n + n) * t->n_vocab * sizeof(*t->logits));
     assert_non_null(t->logits);
     to = t->logits + (size_t)t->n * t->n_vocab;
@@ -313,71 +261,16 @@ static void near_traces(const char *what, const struct trace *a, const struct tr
     near(what, a->logits, b->logits, a->n, a->n_vocab, KL_MANY);
 }
 
-static void pack(struct rig *r, struct compressor *c, const struct compress_spec *spec,
-                 struct seq *s, uint32_t segment)
-{
-    struct compress_side side = { .n_done = 0 };
-    struct forward_run run;
-    uint32_t n_out;
-    int e;
-
-    assert_int_equal(compress_check(spec, SEG, NULL), 0);
-    while (compress_rows_left(spec, s, segment, &side) > 0) {
-        assert_int_equal(compress_plan(c, spec, s, segment, &side, MAX_BATCH, &run), 0);
-        assert_int_equal(forward_step(&r->forward, &run, 1, NULL, &n_out), 0);
-        compress_ran(&side, &run);
-    }
-    do
-        e = compress_finish(c, spec, s, segment, &side);
-    while (e == -EAGAIN);
-    assert_int_equal(e, 0);
-}
-
-static uint8_t *page_of(const struct rig *r, uint32_t page)
-{
-    return r->pool.mem + page * r->pool.page_bytes;
-}
-
-static void await(struct backend *b, uint64_t ticket)
-{
-    int r;
-
-    while ((r = b->ops->done(b, ticket)) == 0)
-        ;
-    assert_int_equal(r, 1);
-}
-
-/* Out to pinned memory or to other, cleared, and in again; a copy of a page. */
+/* A copy of a page has what was put back into it. */
 static void move_pages(struct rig *r, struct seq *s, bool pinned)
 {
-    struct backend *b = r->backend;
-    size_t page = r->pool.page_bytes, n = SEG / PAGE_TOKENS;
-    const uint32_t *pages = seq_pages(s, 0);
-    uint8_t *host = aligned_alloc(4096, n * page), *back = malloc(page);
-    struct pool_account account = { .limit = 1 };
-    uint64_t ticket = 0;
-    uint32_t spare;
+    uint8_t *host = cuda_segment_spill(r, s, 0, pinned),
+            *copy = cuda_segment_copy(r, seq_pages(s, 0)[1]);
+    size_t page = r->pool.page_bytes;
 
-    assert_true(host && back);
-    if (pinned)
-        assert_int_equal(b->ops->pin(b, host, n * page), 0);
-    for (uint32_t i = 0; i < n; i++)
-        assert_int_equal(b->ops->get(b, host + i * page, page_of(r, pages[i]), page, &ticket), 0);
-    await(b, ticket);
-    for (uint32_t i = 0; i < n; i++)
-        assert_int_equal(backend_clear(b, page_of(r, pages[i]), page), 0);
-    for (uint32_t i = 0; i < n; i++)
-        assert_int_equal(b->ops->put(b, page_of(r, pages[i]), host + i * page, page, &ticket), 0);
-    await(b, ticket);
-    assert_int_equal(pool_take(&r->pool, &account, 1, &spare), 0);
-    assert_int_equal(backend_copy_page(b, &r->pool, pages[1], spare), 0);
-    assert_int_equal(backend_get(b, back, page_of(r, spare), page), 0);
-    assert_memory_equal(back, host + page, page);
-    pool_give(&r->pool, &account, 1, &spare);
-    if (pinned)
-        b->ops->unpin(b, host, n * page);
+    assert_memory_equal(copy, host + page, page);
     free(host);
-    free(back);
+    free(copy);
 }
 
 static void measure(struct rig *r, struct seq *s, struct trace *t)
@@ -410,9 +303,9 @@ static struct trace session(const char *path, enum kv_type kv, uint32_t n_device
     move_pages(&r, &s, true);
     move_pages(&r, &s, false);
     feed(&r, &s, 1, 1, &t);
-    pack(&r, c, &select, &s, 0);
+    cuda_segment_pack(&r, c, &select, &s, 0);
     feed(&r, &s, 2, 1, &t);
-    pack(&r, c, &fit, &s, 1);
+    cuda_segment_pack(&r, c, &fit, &s, 1);
     feed(&r, &s, 9, 5, &t);
     seq_close(&s);
     compress_close(c);
@@ -433,7 +326,7 @@ static void near_values(const float *a, const float *b, uint32_t n)
 static void a_session(void **state)
 {
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     for (unsigned i = 1; i < (SANITIZED ? 2 : 3); i++) {
         const struct kind *k = &kinds[i];
@@ -441,12 +334,12 @@ static void a_session(void **state)
         char path[SCRATCH_PATH_MAX];
 
         write_model(k, path);
-        one = session(path, k->kv, 1);
+        one = session(path, k->of.kv, 1);
         for (unsigned n = 0; n < (SANITIZED ? 1 : 3) && k->n_devices[n]; n++) {
-            several = session(path, k->kv, k->n_devices[n]);
+            several = session(path, k->of.kv, k->n_devices[n]);
             near_traces("a session", &one, &several);
             near_values(one.norms, several.norms, one.n_norms);
-            near_values(one.hidden, several.hidden, 2 * k->n_embd);
+            near_values(one.hidden, several.hidden, 2 * k->of.n_embd);
             free_trace(&several);
         }
         free_trace(&one);
@@ -473,7 +366,7 @@ static void a_short_session(void **state)
     feed(&r, &s, 1, 1, &t);
     move_pages(&r, &s, true);
     feed(&r, &s, 1, 1, &t);
-    pack(&r, c, &select, &s, 0);
+    cuda_segment_pack(&r, c, &select, &s, 0);
     feed(&r, &s, 1, 1, &t);
     shim_set_late(false);
     seq_close(&s);
@@ -544,10 +437,9 @@ static void write_adapter(const struct model *m, const char *method, const char 
 
 static struct trace gists(const char *path, const char *method, uint32_t n_devices)
 {
-    struct compress_spec spec = { .ratio = 8 };
     struct trace t = { .n = 0 };
     char file[SCRATCH_PATH_MAX];
-    struct why why = { "" };
+    struct compress_spec spec;
     struct compressor *c;
     struct adapter *a;
     struct rig r;
@@ -555,15 +447,11 @@ static struct trace gists(const char *path, const char *method, uint32_t n_devic
 
     open_rig(&r, path, KV_F16, gistd_backend(), n_devices);
     write_adapter(r.model, method, scratch_path(file, "gist.safetensors"));
-    if (adapter_open(file, r.model, &a, &why) < 0)
-        fail_msg("%s", why.text);
-    spec.method = compress_method_of(a);
-    spec.adapter = a;
-    spec.sinks = a->sinks;
+    spec = cuda_segment_gists(&r, file, &a);
     assert_int_equal(compress_open(r.model, r.backend, &c), 0);
     assert_int_equal(rig_seq(&r, 4 * SEG, SEG, 0, &s), 0);
     feed(&r, &s, SEG + 5, 50, &t);
-    pack(&r, c, &spec, &s, 0);
+    cuda_segment_pack(&r, c, &spec, &s, 0);
     feed(&r, &s, 4, 1, &t);
     feed(&r, &s, 20, 20, &t);
     seq_close(&s);
@@ -580,7 +468,7 @@ static void an_adapter(void **state)
     char path[SCRATCH_PATH_MAX];
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(&kinds[1], path);
     for (unsigned i = 0; i < (SANITIZED ? 1 : 2); i++) {
@@ -601,12 +489,13 @@ static void an_adapter(void **state)
 static void refused(void **state)
 {
     char path[SCRATCH_PATH_MAX];
+    const struct rig_opts o = opts_of(path, KV_F16, gistd_backend(), 2);
     struct why why = { "" };
     struct rig r;
 
     (void)state;
     write_model(&kinds[2], path);
-    assert_int_equal(try_rig(&r, path, KV_F16, gistd_backend(), 2, &why), -EINVAL);
+    assert_int_equal(rig_open(&r, &o, &why), -EINVAL);
     assert_non_null(strstr(why.text, "found 2 devices for 3 KV heads of 64 (3 heads)"));
     assert_non_null(strstr(why.text, "expected 1 or 3: use so many, or --split-mode layer"));
 }
@@ -672,28 +561,6 @@ static void weights_are_divided(void **state)
     rig_close(&r);
 }
 
-/* All that was on devices goes, and comes back when they do. */
-static void open_again(struct rig *r, const char *path)
-{
-    struct why why = { "" };
-    struct model *again;
-    int e = 0;
-
-    forward_leave(&r->forward);
-    pool_leave(&r->pool);
-    model_leave(r->model);
-    for (unsigned n = 1; e == 0; n += 20) { /* until it is lost again while it is opened */
-        shim_set_lost(n);
-        e = r->backend->ops->reopen(r->backend, &why);
-    }
-    shim_set_lost(0);
-    assert_int_equal(r->backend->ops->reopen(r->backend, &why), 0);
-    assert_int_equal(model_open(path, r->backend, NULL, &again, &why), 0);
-    model_take(r->model, again);
-    assert_int_equal(r->backend->ops->set_model(r->backend, r->model, &why), 0);
-    assert_int_equal(pool_again(&r->pool, &why), 0);
-}
-
 /* A dozen tokens, from the beginning. */
 static void feed_dozen(struct rig *r, struct trace *t)
 {
@@ -714,7 +581,7 @@ static void fail_dozen(struct rig *r, const struct forward_stop *stop, int expec
         .seq = &s, .tokens = ids, .n_tokens = 12, .want = FORWARD_WANT_LAST
     };
 
-    make_ids(ids, 12);
+    cuda_rig_ids(ids, 12);
     assert_int_equal(rig_seq(r, 2 * SEG, SEG, 0, &s), 0);
     assert_int_equal(seq_reserve(&s, 12), 0);
     assert_int_equal(forward_step(&r->forward, &run, 1, stop, &n_out), expected);
@@ -738,7 +605,7 @@ static void a_lost_device(void **state)
     struct rig r;
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(&kinds[1], path);
     open_rig(&r, path, KV_F16, gistd_backend(), 2);
@@ -747,7 +614,7 @@ static void a_lost_device(void **state)
         shim_set_lost(at);
         fail_dozen(&r, NULL, -EIO);
         assert_true(r.backend->ops->lost(r.backend));
-        open_again(&r, path);
+        cuda_rig_reopen(&r, path);
         feed_dozen(&r, &after);
         same(&before, &after);
     }
@@ -769,7 +636,7 @@ static void a_step_that_is_given_up(void **state)
     struct rig r;
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(&kinds[1], path);
     open_rig(&r, path, KV_F16, gistd_backend(), 2);
@@ -787,43 +654,16 @@ static void a_step_that_is_given_up(void **state)
     free_trace(&after);
 }
 
-/* Of each size: refused with a sentence, and what was taken is given back on all of them. */
 static void no_memory(void **state)
 {
     char path[SCRATCH_PATH_MAX];
-    size_t left[2], all, before[2];
-    unsigned n_refused = 0;
-    struct rig r;
-    int e = -ENOMEM;
+    const struct rig_opts o = opts_of(path, KV_F16, gistd_backend(), 2);
 
     (void)state;
-    if (THREADS)
+    if (CUDA_RIG_THREADS)
         skip();
     write_model(&kinds[0], path);
-    for (size_t bytes = 100000; e < 0; bytes += bytes / 2) {
-        struct why why = { "" };
-
-        shim_set_memory(bytes);
-        for (int i = 0; i < 2; i++) {
-            assert_int_equal(cudaSetDevice(devices_of(2).at[i]), cudaSuccess);
-            assert_int_equal(cudaMemGetInfo(&before[i], &all), cudaSuccess);
-        }
-        e = try_rig(&r, path, KV_F16, gistd_backend(), 2, &why);
-        for (int i = 0; i < 2 && e < 0; i++) {
-            assert_int_equal(cudaSetDevice(devices_of(2).at[i]), cudaSuccess);
-            assert_int_equal(cudaMemGetInfo(&left[i], &all), cudaSuccess);
-            assert_int_equal(left[i], before[i]);
-        }
-        if (e < 0) {
-            assert_int_equal(e, -ENOMEM);
-            assert_non_null(strstr(why.text, "no "));
-            n_refused++;
-        }
-        assert_true(bytes < (size_t)1 << 32);
-    }
-    rig_close(&r);
-    shim_set_memory((size_t)8 << 30);
-    assert_true(n_refused > 3);
+    cuda_rig_no_memory(&o, 2, 3);
 }
 
 int main(void)
