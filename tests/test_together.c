@@ -223,14 +223,22 @@ static int open_both(struct together **ret, struct why *why)
     return together_open(parts, N, ROWS, ret, why);
 }
 
-static void opened_and_closed(void **state)
+/* With nothing that fails so far. */
+static struct together *opened(void)
 {
     struct why why = { "" };
-    struct together *t;
+    struct together *ret;
+
+    memset(&at, 0, sizeof(at));
+    assert_int_equal(open_both(&ret, &why), 0);
+    return ret;
+}
+
+static void opened_and_closed(void **state)
+{
+    struct together *t = opened();
 
     (void)state;
-    memset(&at, 0, sizeof(at));
-    assert_int_equal(open_both(&t, &why), 0);
     assert_int_equal(at.n_sums, 2);
     together_close(t, false);
     assert_int_equal(at.n_closed, 1);
@@ -240,12 +248,9 @@ static void opened_and_closed(void **state)
 
 static void lost_behind_a_step(void **state)
 {
-    struct why why = { "" };
-    struct together *t;
+    struct together *t = opened();
 
     (void)state;
-    memset(&at, 0, sizeof(at));
-    assert_int_equal(open_both(&t, &why), 0);
     at.fails = true;
     together_close(t, true);
     assert_int_equal(at.n_closed, 1);
@@ -291,12 +296,9 @@ static bool at_once(void *arg)
 
 static void a_step(void **state)
 {
-    struct why why = { "" };
-    struct together *t;
+    struct together *t = opened();
 
     (void)state;
-    memset(&at, 0, sizeof(at));
-    assert_int_equal(open_both(&t, &why), 0);
     at.n_sums = 0;
     assert_int_equal(together_step(t, &the_plan, NULL), 0);
     assert_int_equal(at.n_sums, 2 * N_LAYER);
@@ -309,12 +311,9 @@ static void a_step(void **state)
 static void a_step_that_is_given_up(void **state)
 {
     const struct forward_stop stop = { at_once, NULL };
-    struct why why = { "" };
-    struct together *t;
+    struct together *t = opened();
 
     (void)state;
-    memset(&at, 0, sizeof(at));
-    assert_int_equal(open_both(&t, &why), 0);
     assert_int_equal(together_step(t, &the_plan, &stop), -ECANCELED);
     assert_int_equal(at.n_aborted, 0);
     assert_int_equal(steps[0].n_out, 0);
@@ -325,12 +324,9 @@ static void a_step_that_is_given_up(void **state)
 
 static void a_device_that_fails_in_a_step(void **state)
 {
-    struct why why = { "" };
-    struct together *t;
+    struct together *t = opened();
 
     (void)state;
-    memset(&at, 0, sizeof(at));
-    assert_int_equal(open_both(&t, &why), 0);
     at.fails = true;
     assert_int_equal(together_step(t, &the_plan, NULL), -EIO);
     assert_int_equal(at.n_aborted, 1);
