@@ -139,6 +139,13 @@ static int marks[N]; /* addresses that stand for streams */
 static const int devices[N] = { 4, 0, 2 };
 static void *const streams[N] = { &marks[0], &marks[1], &marks[2] };
 
+/* With a library or without. */
+static void begin(bool there)
+{
+    memset(&nccl, 0, sizeof(nccl));
+    nccl.there = there;
+}
+
 static int open_sums(struct sums **ret, struct why *why)
 {
     return sums_open(devices, streams, N, 1024, ret, why);
@@ -157,7 +164,7 @@ static void a_missing_library(void **state)
     struct sums *s;
 
     (void)state;
-    memset(&nccl, 0, sizeof(nccl));
+    begin(false);
     assert_int_equal(open_sums(&s, &why), -ELIBACC);
     assert_non_null(strstr(why.text, "libnccl.so.2"));
     assert_non_null(strstr(why.text, "Debian: libnccl2; PyPI: nvidia-nccl-cu13"));
@@ -174,8 +181,7 @@ static void a_missing_function(void **state)
         struct why why = { "" };
         struct sums *s;
 
-        memset(&nccl, 0, sizeof(nccl));
-        nccl.there = true;
+        begin(true);
         nccl.missing = names[i];
         assert_int_equal(open_sums(&s, &why), -ELIBACC);
         assert_non_null(strstr(why.text, names[i]));
@@ -189,8 +195,7 @@ static void devices_that_it_does_not_start_on(void **state)
     struct sums *s;
 
     (void)state;
-    memset(&nccl, 0, sizeof(nccl));
-    nccl.there = true;
+    begin(true);
     nccl.fails = 2;
     nccl.fails_at = -1;
     assert_int_equal(open_sums(&s, &why), -ENODEV);
@@ -207,8 +212,7 @@ static void sums(void **state)
     struct sums *s;
 
     (void)state;
-    memset(&nccl, 0, sizeof(nccl));
-    nccl.there = true;
+    begin(true);
     assert_int_equal(open_sums(&s, &why), 0);
     assert_int_equal(sums_run(s, y, 8), 0);
     assert_int_equal(nccl.n_sums, N);
@@ -240,8 +244,7 @@ static void closed_as_it_was_opened(void **state)
     struct sums *s;
 
     (void)state;
-    memset(&nccl, 0, sizeof(nccl));
-    nccl.there = true;
+    begin(true);
     assert_int_equal(open_sums(&s, &why), 0);
     sums_close(s);
     nothing_is_left();
