@@ -7,6 +7,7 @@
 #include "train/net/ae.h"
 
 #include "base/draw.h"
+#include "train/net/mat.h"
 
 #include <errno.h>
 #include <math.h>
@@ -346,33 +347,14 @@ static struct tensors_mat typed(const struct ae *a, const void *p, size_t col, u
                                  a->b->type, false };
 }
 
-static struct tensors_mat floats(const float *p, uint32_t ld)
-{
-    return (struct tensors_mat){ p, ld, TENSORS_F32, false };
-}
-
-static struct tensors_mat turned(struct tensors_mat m)
-{
-    m.t = true;
-    return m;
-}
-
-static void multiply(const struct ae *a, uint32_t m, uint32_t n, uint32_t k, struct tensors_mat x,
-                     struct tensors_mat y, struct tensors_mat z, bool add)
-{
-    struct tensors_product p = { m, n, k, x, y, z, add };
-
-    a->ops->product(a->on, &p);
-}
-
 /* y (n) (+)= x W^T, x typed and as wide as W */
 static void forward(const struct ae *a, enum part p, uint32_t n, const void *x,
                     struct tensors_mat y, bool add)
 {
     struct matrix w = a->mat[p];
 
-    multiply(a, n, w.n_out, w.n_in, typed(a, x, 0, w.n_in),
-             turned(typed(a, a->typed[p], 0, w.n_in)), y, add);
+    mat_multiply(a->on, n, w.n_out, w.n_in, typed(a, x, 0, w.n_in),
+                 mat_turned(typed(a, a->typed[p], 0, w.n_in)), y, add);
 }
 
 /* dy typed: dW += dy^T x, then dx (+)= dy W, which may be where x was. dW before dx: dx may be
@@ -382,9 +364,9 @@ static void back(const struct ae *a, enum part p, uint32_t n, struct tensors_mat
 {
     struct matrix w = a->mat[p];
 
-    multiply(a, w.n_out, w.n_in, n, turned(dy), typed(a, x, 0, w.n_in),
-             floats(param(a, p)->g, w.n_in), true);
-    multiply(a, n, w.n_in, w.n_out, dy, typed(a, a->typed[p], 0, w.n_in), dx, add);
+    mat_multiply(a->on, w.n_out, w.n_in, n, mat_turned(dy), typed(a, x, 0, w.n_in),
+                 mat_floats(param(a, p)->g, w.n_in), true);
+    mat_multiply(a->on, n, w.n_in, w.n_out, dy, typed(a, a->typed[p], 0, w.n_in), dx, add);
 }
 
 static void norm_rows(const struct ae *a, enum part p, uint32_t n, const float *x, float *ret_r,
@@ -536,24 +518,24 @@ static void decode(const struct ae *a, uint32_t n, uint32_t r)
     struct tensors_attend attend = { 0, n, a->qkv, a->att, a->lse };
 
     norm_rows(a, NORM, rows, a->h0, a->r0, a->y0);
-    forward(a, Q, rows, a->y0, floats(a->qkv, b->n_qkv), false);
-    forward(a, K, rows, a->y0, floats(k, b->n_qkv), false);
-    forward(a, V, rows, a->y0, floats(v, b->n_qkv), false);
+    forward(a, Q, rows, a->y0, mat_floats(a->qkv, b->n_qkv), false);
+    forward(a, K, rows, a->y0, mat_floats(k, b->n_qkv), false);
+    forward(a, V, rows, a->y0, mat_floats(v, b->n_qkv), false);
     if (a->bias)
         a->ops->add(a->on, a->qkv, a->bias, rows, b->n_qkv);
     /* Over what the slot's empty row gave: rows (r + 1) apart. */
-    forward(a, SLOT_K, n, a->g, floats(k, slot_ld), false);
-    forward(a, SLOT_V, n, a->g, floats(v, slot_ld), false);
+    forward(a, SLOT_K, n, a->g, mat_floats(k, slot_ld), false);
+    forward(a, SLOT_V, n, a->g, mat_floats(v, slot_ld), false);
     a->ops->attend(a->attn, &attend);
     /* The residual, to which the product adds. */
     a->ops->copy(a->on, a->h1, a->h0, x_len);
-    forward(a, O, rows, a->att, floats(a->h1, n_embd), true);
+    forward(a, O, rows, a->att, mat_floats(a->h1, n_embd), true);
     norm_rows(a, FFN_NORM, rows, a->h1, a->r1, a->y1);
     forward(a, GATE, rows, a->y1, typed(a, a->gate_up, 0, 2 * n_ff), false);
     forward(a, UP, rows, a->y1, typed(a, a->gate_up, n_ff, 2 * n_ff), false);
     a->ops->swiglu(a->on, b->type, a->ff, a->gate_up, rows, n_ff);
     a->ops->copy(a->on, a->h2, a->h1, x_len);
-    forward(a, DOWN, rows, a->ff, floats(a->h2, n_embd), true);
+    forward(a, DOWN, rows, a->ff, mat_floats(a->h2, n_embd), true);
 }
 
 /* dx: by h2, then by h1. ff and gate_up become derivatives by themselves. */
@@ -565,8 +547,8 @@ static void back_ffn(const struct ae *a, uint32_t rows)
     a->ops->narrow(a->on, b->type, a->t_embd, a->dx, (size_t)rows * n_embd);
     back(a, DOWN, rows, typed(a, a->t_embd, 0, n_embd), a->ff, typed(a, a->ff, 0, n_ff), false);
     a->ops->swiglu_back(a->on, b->type, a->gate_up, a->ff, rows, n_ff);
-    back(a, GATE, rows, typed(a, a->gate_up, 0, 2 * n_ff), a->y1, floats(a->dn, n_embd), false);
-    back(a, UP, rows, typed(a, a->gate_up, n_ff, 2 * n_ff), a->y1, floats(a->dn, n_embd), true);
+    back(a, GATE, rows, typed(a, a->gate_up, 0, 2 * n_ff), a->y1, mat_floats(a->dn, n_embd), false);
+    back(a, UP, rows, typed(a, a->gate_up, n_ff, 2 * n_ff), a->y1, mat_floats(a->dn, n_embd), true);
     norm_rows_back(a, FFN_NORM, rows, a->h1, a->r1);
 }
 
@@ -593,7 +575,7 @@ static void back_attention(const struct ae *a, uint32_t n, uint32_t r)
              v = k + b->n_kv;
     size_t n_dqkv = (size_t)rows * b->n_qkv;
     struct tensors_attend_back attend = { { 0, n, a->qkv, a->att, a->lse }, a->datt, a->dqkv };
-    struct tensors_mat dn = floats(a->dn, n_embd), dg = floats(a->dg, a->n_slot);
+    struct tensors_mat dn = mat_floats(a->dn, n_embd), dg = mat_floats(a->dg, a->n_slot);
 
     a->ops->narrow(a->on, b->type, a->t_embd, a->dx, (size_t)rows * n_embd);
     back(a, O, rows, typed(a, a->t_embd, 0, n_embd), a->att, typed(a, a->datt, 0, b->n_q), false);

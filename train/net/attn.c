@@ -6,6 +6,7 @@
 #include "train/net/attn.h"
 
 #include "train/net/gemm.h"
+#include "train/net/mat.h"
 #include "train/net/vec.h"
 
 #include <errno.h>
@@ -267,18 +268,13 @@ static struct tensors_mat typed(const struct task *t, const void *p, uint32_t ld
     return (struct tensors_mat){ p, ld, t->a->b->type, transposed };
 }
 
-static struct tensors_mat floats(const float *p, uint32_t ld)
-{
-    return (struct tensors_mat){ p, ld, TENSORS_F32, false };
-}
-
 /* s = q k^T (g n, K) of a block. */
 static void scores(const struct task *t, const struct block *k)
 {
     uint32_t hd = t->a->b->head_dim;
 
     gemm_run(t->lane->gemm, group(t->a->b) * k->n, k->n_keys, hd, typed(t, t->lane->q, hd, false),
-             typed(t, t->lane->k, hd, true), floats(t->lane->s, k->n_keys), false);
+             typed(t, t->lane->k, hd, true), mat_floats(t->lane->s, k->n_keys), false);
 }
 
 /* The two spans of keys that a row sees. */
@@ -360,7 +356,7 @@ static void forward_block(const struct task *t, const struct block *k)
     /* All of it, rows and heads behind each other. */
     vec_put(b->type, w->p, w->s, (size_t)n * k->n * n_keys);
     gemm_run(w->gemm, n * k->n, hd, n_keys, typed(t, w->p, n_keys, false),
-             typed(t, w->v, hd, false), floats(w->x, hd), false);
+             typed(t, w->v, hd, false), mat_floats(w->x, hd), false);
     for (uint32_t h = 0; h < n; h++)
         for (uint32_t i = 0; i < k->n; i++)
             vec_put(b->type, (uint8_t *)t->out + out_at(t, k->row + i, h),
@@ -432,17 +428,17 @@ static void back_block(const struct task *t, const struct block *k)
     /* Made again rather than kept: of all layers they would be most of the memory. */
     scores(t, k);
     gemm_run(w->gemm, n, n_keys, hd, typed(t, w->o, hd, false), typed(t, w->v, hd, true),
-             floats(w->dp, n_keys), false);
+             mat_floats(w->dp, n_keys), false);
     back_rows(t, k);
     vec_put(b->type, w->p, w->s, (size_t)n * n_keys);
     vec_put(b->type, w->ds, w->dp, (size_t)n * n_keys);
     gemm_run(w->gemm, n, hd, n_keys, typed(t, w->ds, n_keys, false), typed(t, w->k, hd, false),
-             floats(w->y, hd), false);
+             mat_floats(w->y, hd), false);
     /* Over all query heads of the group at once: they share the key. */
     gemm_run(w->gemm, n_keys, hd, n, typed(t, w->ds, n_keys, true), typed(t, w->q, hd, false),
-             floats(t->dk, hd), true);
+             mat_floats(t->dk, hd), true);
     gemm_run(w->gemm, n_keys, hd, n, typed(t, w->p, n_keys, true), typed(t, w->o, hd, false),
-             floats(t->dv, hd), true);
+             mat_floats(t->dv, hd), true);
     store_dq(t, k);
 }
 

@@ -9,6 +9,7 @@
 #include "engine/file/adapter.h"
 #include "engine/file/safetensors.h"
 #include "train/file/adapter_write.h"
+#include "train/net/mat.h"
 #include "train/net/vec.h"
 
 #include <errno.h>
@@ -274,11 +275,6 @@ void gists_zero_gradients(struct gists *g)
         ops_of(g)->clear(g->b->on, g->d_whole, g->n_d_whole * sizeof(float));
 }
 
-static struct tensors_mat floats(const float *p, uint32_t ld, bool t)
-{
-    return (struct tensors_mat){ p, ld, TENSORS_F32, t };
-}
-
 /* dA = B^T dW, dB = dW A^T; the base's matrix is part of W, too */
 static void collect(const struct gists *g, uint32_t layer, unsigned p)
 {
@@ -287,17 +283,13 @@ static void collect(const struct gists *g, uint32_t layer, unsigned p)
     uint32_t rank = g->shape.rank;
     /* The rows of the projection in its matrix's derivative. */
     struct tensors_mat dw =
-        floats(g->layers[layer].d[q.matrix] + (size_t)q.row * q.n_in, q.n_in, false);
-    struct tensors_product da = {
-        rank, q.n_in, q.n_out, floats(b->p_on, rank, true), dw, floats(a->g, q.n_in, false), false
-    };
-    struct tensors_product db = {
-        q.n_out, rank, q.n_in, dw, floats(a->p_on, q.n_in, true), floats(b->g, rank, false), false
-    };
+        mat_floats(g->layers[layer].d[q.matrix] + (size_t)q.row * q.n_in, q.n_in);
 
     /* They are set and not added to: dW has all sequences in it. */
-    ops_of(g)->product(g->b->on, &da);
-    ops_of(g)->product(g->b->on, &db);
+    mat_multiply(g->b->on, rank, q.n_in, q.n_out, mat_turned(mat_floats(b->p_on, rank)), dw,
+                 mat_floats(a->g, q.n_in), false);
+    mat_multiply(g->b->on, q.n_out, rank, q.n_in, dw, mat_turned(mat_floats(a->p_on, q.n_in)),
+                 mat_floats(b->g, rank), false);
 }
 
 void gists_collect(struct gists *g)

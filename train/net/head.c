@@ -3,6 +3,8 @@
  */
 #include "train/net/head.h"
 
+#include "train/net/mat.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -70,19 +72,6 @@ void head_set_base(struct head *h, const struct base *b)
     h->b = b;
 }
 
-static void multiply(struct head *h, uint32_t m, uint32_t n, uint32_t k, struct tensors_mat a,
-                     struct tensors_mat b, struct tensors_mat c, bool add)
-{
-    struct tensors_product p = { m, n, k, a, b, c, add };
-
-    h->ops->product(h->on, &p);
-}
-
-static struct tensors_mat floats(const float *p, uint32_t cols)
-{
-    return (struct tensors_mat){ p, cols, TENSORS_F32, false };
-}
-
 /* xn and r stay for back. */
 static void logits(struct head *h, const float *x, const struct head_row *rows, uint32_t n)
 {
@@ -101,8 +90,8 @@ static void logits(struct head *h, const float *x, const struct head_row *rows, 
     for (uint32_t i = 0; i < n; i++)
         h->index[i] = rows[i].row;
     h->ops->norm(h->on, &norm);
-    multiply(h, n, b->m->n_vocab, n_embd, (struct tensors_mat){ h->xn, n_embd, b->type, false },
-             base_mat(b, b->output, n_embd, true), floats(h->z, b->m->n_vocab), false);
+    mat_multiply(h->on, n, b->m->n_vocab, n_embd, base_mat(b, h->xn, n_embd, false),
+                 base_mat(b, b->output, n_embd, true), mat_floats(h->z, b->m->n_vocab), false);
 }
 
 /* Of the rows that h->index has from logits. */
@@ -110,18 +99,16 @@ static void back(struct head *h, const float *x, uint32_t n, float *dx)
 {
     const struct base *b = h->b;
     uint32_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab;
-    struct tensors_mat dz = { h->dz, n_vocab, b->type, false };
+    struct tensors_mat dz = base_mat(b, h->dz, n_vocab, false);
     struct tensors_norm_back norm = { x, b->output_norm, h->r, h->index, n, n_embd, h->dxn, dx };
     struct tensors_sum weight = { h->dxn, h->r, x, h->index, n, n_embd, 0, b->d_output_norm };
 
-    multiply(h, n, n_embd, n_vocab, dz, base_mat(b, b->output, n_embd, false),
-             floats(h->dxn, n_embd), false);
-    /* The same dz as it lies, transposed. */
-    dz.t = true;
+    mat_multiply(h->on, n, n_embd, n_vocab, dz, base_mat(b, b->output, n_embd, false),
+                 mat_floats(h->dxn, n_embd), false);
     /* With train-base alone. */
     if (b->d_output)
-        multiply(h, n_vocab, n_embd, n, dz, (struct tensors_mat){ h->xn, n_embd, b->type, false },
-                 floats(b->d_output, n_embd), true);
+        mat_multiply(h->on, n_vocab, n_embd, n, mat_turned(dz), base_mat(b, h->xn, n_embd, false),
+                     mat_floats(b->d_output, n_embd), true);
     if (b->d_output_norm)
         h->ops->sum_rows(h->on, &weight);
     h->ops->norm_back(h->on, &norm);

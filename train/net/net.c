@@ -13,6 +13,8 @@
  */
 #include "train/net/net.h"
 
+#include "train/net/mat.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,12 +227,7 @@ static void *typed_row(const struct base *b, const void *p, size_t row, size_t c
 /* (R, cols), as it lies. */
 static struct tensors_mat typed(const struct base *b, const void *p, uint32_t cols)
 {
-    return (struct tensors_mat){ p, cols, b->type, false };
-}
-
-static struct tensors_mat floats(const float *p, uint32_t cols)
-{
-    return (struct tensors_mat){ p, cols, TENSORS_F32, false };
+    return base_mat(b, p, cols, false);
 }
 
 /* t_embd gets the normed rows of x, r (may be NULL) their 1 / rms. */
@@ -312,14 +309,6 @@ static struct tensors_mat from_row(struct tensors_mat m, uint32_t row)
     return m;
 }
 
-static void multiply(const struct net *n, uint32_t rows, uint32_t cols, uint32_t k,
-                     struct tensors_mat a, struct tensors_mat b, struct tensors_mat c, bool add)
-{
-    struct tensors_product p = { rows, cols, k, a, b, c, add };
-
-    n->ops->product(n->on, &p);
-}
-
 /* y (R, n_out) (+)= x (R, n_in) W^T; back: (R, n_in) of (R, n_out) by W. Gists' rows by their own
  * W. At most two products: of the rows before the stage's gists, and of gists. */
 static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bool back,
@@ -331,11 +320,12 @@ static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bo
     uint32_t to = back ? n_in : n_out, from = back ? n_out : n_in;
 
     if (gists > p->first)
-        multiply(p->n, gists - p->first, to, from, from_row(x, p->first),
-                 base_mat(b, b->layers[layer].w[w], n_in, !back), from_row(y, p->first), add);
+        mat_multiply(p->n->on, gists - p->first, to, from, from_row(x, p->first),
+                     base_mat(b, b->layers[layer].w[w], n_in, !back), from_row(y, p->first), add);
     if (gists < p->end)
-        multiply(p->n, p->end - gists, to, from, from_row(x, gists),
-                 base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
+        mat_multiply(p->n->on, p->end - gists, to, from, from_row(x, gists),
+                     base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists),
+                     add);
 }
 
 /* The first row whose W is trained; the pass's end: none is. Rows behind it are trained too.
@@ -357,10 +347,8 @@ static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t 
 
     if (first == end || !d)
         return;
-    dy = from_row(dy, first);
-    dy.t = true;
-    multiply(p->n, base_n_out(b, w), n_in, end - first, dy, from_row(x, first), floats(d, n_in),
-             true);
+    mat_multiply(p->n->on, base_n_out(b, w), n_in, end - first, mat_turned(from_row(dy, first)),
+                 from_row(x, first), mat_floats(d, n_in), true);
 }
 
 /* Where gists have no matrix of their own they are rows of the base's. */
@@ -417,17 +405,17 @@ static void forward_layer(const struct pass *p, uint32_t layer, float *x)
     /* With checkpointing this is where the layer's input is still found on the way back. */
     n->ops->copy(n->on, k->x_in + at, x + at, x_len);
     norm_rows(p, first, x, w->attn_norm, k->r_in);
-    product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), floats(k->qkv, b->n_qkv),
+    product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), mat_floats(k->qkv, b->n_qkv),
             false);
     add_bias(p, k->qkv, w->bias);
     n->ops->attend(n->attn, &attend);
-    product(p, layer, BASE_O, false, typed(b, k->att, b->n_q), floats(x, n_embd), true);
+    product(p, layer, BASE_O, false, typed(b, k->att, b->n_q), mat_floats(x, n_embd), true);
     n->ops->copy(n->on, k->x_mid + at, x + at, x_len);
     norm_rows(p, first, x, w->ffn_norm, k->r_mid);
     product(p, layer, BASE_GATE_UP, false, typed(b, n->t_embd, n_embd),
             typed(b, k->gate_up, 2 * n_ff), false);
     swiglu_rows(p, first, k->gate_up);
-    product(p, layer, BASE_DOWN, false, typed(b, n->t_ff, n_ff), floats(x, n_embd), true);
+    product(p, layer, BASE_DOWN, false, typed(b, n->t_ff, n_ff), mat_floats(x, n_embd), true);
 }
 
 /* gate_up becomes the derivative by it, from the one of t_ff. */
@@ -464,7 +452,7 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
         norm_rows(p, trained_at(p, layer, BASE_GATE_UP), k->x_mid, w->ffn_norm, NULL);
         weight_back(p, layer, BASE_GATE_UP, d_gate_up, typed(b, n->t_embd, n_embd));
     }
-    product(p, layer, BASE_GATE_UP, true, d_gate_up, floats(n->dn, n_embd), false);
+    product(p, layer, BASE_GATE_UP, true, d_gate_up, mat_floats(n->dn, n_embd), false);
     norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid, w->d_ffn_norm);
 }
 
@@ -527,7 +515,7 @@ static void back_layer(const struct pass *p, uint32_t layer, float *dx, const st
         norm_rows(p, trained_at(p, layer, BASE_QKV), k->x_in, w->attn_norm, NULL);
         weight_back(p, layer, BASE_QKV, d_qkv, typed(b, n->t_embd, n_embd));
     }
-    product(p, layer, BASE_QKV, true, d_qkv, floats(n->dn, n_embd), false);
+    product(p, layer, BASE_QKV, true, d_qkv, mat_floats(n->dn, n_embd), false);
     norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in, w->d_attn_norm);
 }
 
