@@ -204,21 +204,25 @@ static void add_extent(const struct spread *s, struct piece *p, const struct div
     }
 }
 
+/* Bytes of n rows, or of n columns of each tile: of what the matrix is divided by. */
+static size_t part_len(unsigned projection, const struct model_tensor *t, uint32_t n)
+{
+    return divide_by_rows(projection) ? n / TILE_ROWS * t->tile_len : tile_len(t->type, n);
+}
+
 /* Rows lie side by side in tiles, columns inside each tile. A matrix lies in tiles of TILE_ROWS
  * rows. By rows a device has whole tiles: one stretch. By columns it has a piece of every tile. */
 static void add_matrix(const struct spread *s, struct piece *p, const struct divide *div,
                        unsigned projection, const struct model_tensor *t)
 {
-    bool by_rows = divide_by_rows(projection);
     size_t n = tile_count(t->n_rows), len = t->tile_len;
-    struct run *r = by_rows ? add_run(p, n * len, 1) : add_run(p, len, n);
+    struct run *r = divide_by_rows(projection) ? add_run(p, n * len, 1) : add_run(p, len, n);
 
     for (uint32_t d = 0; d < s->n; d++) {
         struct divide_part part = divide_part(div, d, projection);
-        size_t lo = by_rows ? part.first / TILE_ROWS * len : tile_len(t->type, part.first);
-        size_t hi = lo + (by_rows ? part.n / TILE_ROWS * len : tile_len(t->type, part.n));
+        size_t lo = part_len(projection, t, part.first);
 
-        add_part(p, r, d, lo, hi, true);
+        add_part(p, r, d, lo, lo + part_len(projection, t, part.n), true);
     }
 }
 
@@ -454,19 +458,16 @@ struct model_tensor view_part(const struct spread_view *v, unsigned projection,
 {
     struct model_tensor ret = *t;
     struct divide_part part;
-    size_t off;
 
     if (!v->divide)
         return ret;
     part = divide_part(v->divide, v->device, projection);
-    if (divide_by_rows(projection)) {
-        off = part.first / TILE_ROWS * t->tile_len;
+    if (divide_by_rows(projection))
         ret.n_rows = part.n;
-    } else {
-        off = tile_len(t->type, part.first);
+    else
         ret.n_cols = part.n;
-    }
-    ret.data = t->data ? (const uint8_t *)t->data + off : NULL;
+    if (t->data)
+        ret.data = (const uint8_t *)t->data + part_len(projection, t, part.first);
     return ret;
 }
 
