@@ -4,12 +4,13 @@
  */
 #include "cuda/gemm.h"
 
+#include "cuda/nv/symbols.h"
+
 #include <cublas_v2.h>
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 const size_t gemm_workspace = (size_t)32 << 20; /* what cuBLAS advises for the largest chips */
 
@@ -48,28 +49,20 @@ static int find_library(struct gemm *g, struct why *why)
                    names[0]);
 }
 
-/* memcpy: C has no cast from an object's pointer to a function's. */
 static int find_functions(struct gemm *g, struct why *why)
 {
-    struct {
-        const char *name;
-        void *at;
-    } all[] = {
+    const struct symbol all[] = {
         { "cublasCreate_v2", &g->create },        { "cublasDestroy_v2", &g->destroy },
         { "cublasSetStream_v2", &g->set_stream }, { "cublasSetWorkspace_v2", &g->set_workspace },
         { "cublasGemmEx", &g->gemm_ex },          { "cublasGemmStridedBatchedEx", &g->gemm_batch }
     };
+    const char *missing = symbols_find(g->lib, all, sizeof(all) / sizeof(*all));
 
-    for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
-        void *f = dlsym(g->lib, all[i].name);
-
-        if (!f)
-            return why_set(why, -ELIBACC,
-                           "cuBLAS has no function %s: found another version than "
-                           "12 or 13",
-                           all[i].name);
-        memcpy(all[i].at, &f, sizeof(f));
-    }
+    if (missing)
+        return why_set(why, -ELIBACC,
+                       "cuBLAS has no function %s: found another version than "
+                       "12 or 13",
+                       missing);
     return 0;
 }
 

@@ -8,6 +8,7 @@
  */
 #include "cuda/sums.h"
 
+#include "cuda/nv/symbols.h"
 #include "engine/device_list.h"
 
 #include <dlfcn.h>
@@ -60,26 +61,19 @@ static int find_library(struct sums *s, struct why *why)
 
 static int find_functions(struct sums *s, struct why *why)
 {
-    struct {
-        const char *name;
-        void *at;
-    } all[] = {
+    const struct symbol all[] = {
         { "ncclCommInitAll", &s->init_all }, { "ncclCommDestroy", &s->destroy },
         { "ncclCommAbort", &s->abort },      { "ncclGroupStart", &s->group_start },
         { "ncclGroupEnd", &s->group_end },   { "ncclAllReduce", &s->all_reduce },
         { "ncclGetErrorString", &s->error },
     };
+    const char *missing = symbols_find(s->lib, all, sizeof(all) / sizeof(*all));
 
-    for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
-        void *f = dlsym(s->lib, all[i].name);
-
-        if (!f)
-            return why_set(why, -ELIBACC,
-                           "NCCL has no function %s: found another version than 2, expected 2.4 or "
-                           "later",
-                           all[i].name);
-        memcpy(all[i].at, &f, sizeof(f));
-    }
+    if (missing)
+        return why_set(why, -ELIBACC,
+                       "NCCL has no function %s: found another version than 2, expected 2.4 or "
+                       "later",
+                       missing);
     return 0;
 }
 
