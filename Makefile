@@ -298,6 +298,11 @@ $(B)/tests/test_protocols: $(B)/gen/first.pb-c.o
 CFLAGS_tests/abi/first.o := -Itests/abi
 $(B)/tests/abi_first: $(B)/tests/abi/first.o $(B)/libgist.so
 	$(call link,$< -L$(B) -lgist -Wl$(comma)-rpath$(comma)'$$ORIGIN/..')
+# Time that jumps, for any of them (tests/run-jumps).
+$(B)/tests/jumps.so: tests/jumps.c $(B)/flags
+	$(if $(Q),@echo "  LINK    $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $<
 # Programs that test tools of other languages run.
 $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine))
