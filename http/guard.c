@@ -153,6 +153,24 @@ const char *guard_who(const struct guard *g, const char *authorization, const ch
     return who;
 }
 
+static bool is_first(const struct guard *g, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (strcmp(g->keys[i].name, g->keys[at].name) == 0)
+            return false;
+    return true;
+}
+
+/* Where no key is needed there is one name, "". */
+size_t guard_n_names(const struct guard *g)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < g->n_keys; i++)
+        n += is_first(g, i);
+    return n > 0 ? n : 1;
+}
+
 /* --- names ------------------------------------------------------------------------------------ */
 
 static bool is_listed(const char *list, const char *name)

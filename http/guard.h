@@ -36,6 +36,8 @@ void guard_close(struct guard *g);
  * owner; "" where no key is needed; NULL: refused. */
 const char *guard_who(const struct guard *g, const char *authorization, const char *x_api_key);
 
+size_t guard_n_names(const struct guard *g); /* that guard_who gives */
+
 bool guard_host(const struct guard *g, const char *host); /* "name", "name:port", "[::1]:port" */
 bool guard_origin(const struct guard *g, const char *origin); /* "http://name:port" */
 

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "http/field.h"
+#include "http/places.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,9 +17,16 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-void lives_init(struct lives *l, struct pool *pool, unsigned max, unsigned idle_s)
+/* Clients ask again a second after a 429 (Retry-After), or a little later. */
+#define WAIT_S 5
+
+void lives_init(struct lives *l, struct pool *pool, unsigned max, size_t n_keys, unsigned idle_s)
 {
-    *l = (struct lives){ .pool = pool, .max = max, .idle_ns = idle_s * CLOCK_S };
+    *l = (struct lives){ .pool = pool,
+                         .max = max,
+                         .n_keys = n_keys,
+                         .idle_ns = idle_s * CLOCK_S,
+                         .wait_ns = WAIT_S * CLOCK_S };
     (void)pthread_mutex_init(&l->lock, NULL);
 }
 
@@ -111,65 +119,41 @@ static int new_live(const char *who, struct live **ret, struct problem *p)
     return 0;
 }
 
-static unsigned count_of(const struct lives *l, const char *who)
+static int no_place(const struct lives *l, struct problem *p)
 {
-    unsigned n = 0;
-
-    for (const struct live *s = l->list; s; s = s->next)
-        n += strcmp(s->who, who) == 0;
-    return n;
-}
-
-/* Which idle one makes place for one more of who's: of the key that has most of them, if that has
- * more than who, and else of who's own the longest unused. So nobody's chats go because another
- * opens many, and keys that want all there is come to have as many each. NULL: none may. The lock
- * is held. */
-static struct live *to_end(const struct lives *l, const char *who)
-{
-    unsigned n_own = count_of(l, who), most = 0;
-    struct live *end = NULL;
-
-    for (struct live *s = l->list; s; s = s->next) {
-        unsigned n = count_of(l, s->who);
-
-        if (s->busy || (n <= n_own && strcmp(s->who, who) != 0))
-            continue;
-        if (!end || n > most || (n == most && s->used_ns < end->used_ns)) {
-            end = s;
-            most = n;
-        }
-    }
-    return end;
+    return problem_set(p, PROBLEM_LIMIT, NULL,
+                       "as many sessions are being answered as this key may have of the %u of "
+                       "--live-sessions just now: ask again in a moment",
+                       l->max);
 }
 
 /* A place for one more, of which another may have to go. */
 static int add(struct lives *l, const char *who, struct live **ret, struct problem *p)
 {
     struct live *s = NULL, *old = NULL;
-    bool full;
+    bool may;
 
     if (new_live(who, &s, p) < 0)
         return -1;
     (void)pthread_mutex_lock(&l->lock);
+    may = places_may(l, who);
     /* One goes for one that comes. It is off the list before it is freed, and so nobody else's. */
-    if (l->n >= l->max && (old = to_end(l, who)))
+    if (may && l->n >= l->max && (old = places_end(l, who)))
         take_out(l, old);
-    full = l->n >= l->max;
-    if (!full) {
+    may &= l->n < l->max;
+    if (may) {
         s->next = l->list;
         l->list = s;
         l->n++;
+    } else {
+        places_wait(l, who);
     }
     (void)pthread_mutex_unlock(&l->lock);
     if (old)
         free_live(old);
-    if (full) {
+    if (!may) {
         free_live(s);
-        return problem_set(
-            p, PROBLEM_LIMIT, NULL,
-            "%u sessions are open, as many as --live-sessions allows, and those that "
-            "could end for this one are being answered: ask again in a moment",
-            l->max);
+        return no_place(l, p);
     }
     *ret = s;
     return 0;
@@ -196,7 +180,7 @@ static int gone(struct problem *p, const char *id)
 int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns, struct live **ret,
               struct problem *p)
 {
-    bool busy = false, other = false;
+    bool busy = false, other = false, may = true;
     struct live *s;
     uint64_t n;
 
@@ -209,7 +193,11 @@ int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns
     if (s) {
         busy = s->busy;
         other = !busy && s->n_turns != n_turns;
-        s->busy = true;
+        may = busy || other || places_may(l, who);
+        if (may)
+            s->busy = true;
+        else
+            places_wait(l, who);
     }
     (void)pthread_mutex_unlock(&l->lock);
     if (!s)
@@ -217,6 +205,8 @@ int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns
     if (busy)
         return problem_set(p, PROBLEM_LIMIT, "session",
                            "the session %s is being answered: wait, or stop that", id);
+    if (!may)
+        return no_place(l, p);
     (void)!read(s->stop_fd, &n, sizeof(n)); /* that was meant for its last request */
     /* Its daemon is gone, or another program went on with it. */
     if (other || (s->conn && gist_dispatch(s->conn) < 0)) {

@@ -16,6 +16,8 @@
  *
  * Each belongs to the key that it was made with: others' are not there. Where there is no place,
  * one of the key that has most of them goes, and a key that has no more than the asker loses none.
+ * One that is being answered can't go, so a key may not have all of them answered at once where
+ * there are others (http/places.h).
  *
  * Threads    all; the lock is held for the list alone. A busy one is its request's, but for
  * stop_fd, title and doomed.
@@ -32,6 +34,7 @@
 
 #define LIVE_ID_LEN    32u
 #define LIVE_TITLE_MAX 127u
+#define LIVE_WAITERS   16u
 
 struct live {
     struct live *next;
@@ -45,23 +48,31 @@ struct live {
     bool busy, doomed;
 };
 
+/* A key that was refused for want of a place, and when; 0: none. */
+struct live_waiter {
+    char who[GUARD_NAME_MAX + 1];
+    uint64_t since_ns;
+};
+
 struct lives {
     struct pool *pool;
     unsigned max;
-    uint64_t idle_ns;
-    pthread_mutex_t lock; /* of what is below */
+    size_t n_keys;             /* names of keys that there are; 1: none is needed */
+    uint64_t idle_ns, wait_ns; /* wait_ns: how soon who was refused comes again */
+    pthread_mutex_t lock;      /* of what is below */
     struct live *list;
     unsigned n;
+    struct live_waiter waiters[LIVE_WAITERS];
 };
 
-void lives_init(struct lives *l, struct pool *pool, unsigned max, unsigned idle_s);
+void lives_init(struct lives *l, struct pool *pool, unsigned max, size_t n_keys, unsigned idle_s);
 void lives_fini(struct lives *l); /* none is busy */
 /* Ends those that were idle for too long. Milliseconds until the next one will have been; -1: there
  * is none. */
 int lives_expire(struct lives *l);
 
 /* One of the key's own: busy from now on. id NULL: a new one. Not there, or after another number of
- * turns than n_turns: PROBLEM_GONE. */
+ * turns than n_turns: PROBLEM_GONE. No place: PROBLEM_LIMIT, and one that is idle stays so. */
 int live_take(struct lives *l, const char *who, const char *id, uint32_t n_turns, struct live **ret,
               struct problem *p);
 /* read: it holds one turn more. False: it is gone, since it was deleted meanwhile. */

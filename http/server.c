@@ -196,8 +196,9 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
     (void)pthread_cond_init(&s->answered, NULL);
     pool_init(&s->pool, conf->socket[0] ? conf->socket : NULL, conf->max_requests);
     tokens_init(&s->tokens);
-    lives_init(&s->lives, &s->pool, conf->live_sessions, conf->session_idle_s);
     r = guard_open(&s->guard, conf, why);
+    lives_init(&s->lives, &s->pool, conf->live_sessions, guard_n_names(&s->guard),
+               conf->session_idle_s);
     if (r == 0) {
         s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

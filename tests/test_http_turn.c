@@ -25,7 +25,7 @@ static void open_rig(struct rig *r)
 {
     r->wake_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     assert_true(r->wake_fd >= 0);
-    lives_init(&r->lives, NULL, PLACES, 60);
+    lives_init(&r->lives, NULL, PLACES, 3, 60);
     turns_init(&r->turns, &r->lives, PLACES, 60, r->wake_fd);
 }
 
