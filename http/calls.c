@@ -6,6 +6,7 @@
 
 #include "http/tools.h"
 
+#include <errno.h>
 #include <string.h>
 
 static bool is_space(char c)
@@ -40,7 +41,7 @@ static void drop(struct calls *c, size_t len)
 
 static void tell(struct calls *c, size_t len)
 {
-    if (len > 0)
+    if (len > 0 && !c->held.lost)
         c->on_text(c->arg, c->held.bytes, len);
     drop(c, len);
 }
@@ -58,19 +59,28 @@ static const struct ask_tool *find_tool(const struct calls *c, const struct json
     return NULL;
 }
 
+/* As JSON; false: it is none. What there is no memory for may be a call, and is not told as text.
+ */
+static bool read_json(struct calls *c, const char *text, size_t len, struct json_object **ret)
+{
+    char why[160];
+    int r = len > 0 ? json_read(text, len, JSON_SAID, ret, why) : -EINVAL;
+
+    c->held.lost |= r == -ENOMEM;
+    return r == 0;
+}
+
 /* Some models write them as a text that holds JSON. NULL: they are no object. */
-static struct json_object *find_arguments(const struct json_object *o)
+static struct json_object *find_arguments(struct calls *c, const struct json_object *o)
 {
     const struct json_object *v = json_get(o, "arguments");
     struct json_object *parsed;
-    char why[160];
 
     if (!v)
         v = json_get(o, "parameters");
     if (json_kind(v) == JSON_OBJECT)
         return json_share(v);
-    if (json_kind(v) != JSON_STRING || json_len(v) == 0 ||
-        json_read(json_text(v), json_len(v), &parsed, why) < 0)
+    if (json_kind(v) != JSON_STRING || !read_json(c, json_text(v), json_len(v), &parsed))
         return NULL;
     if (json_kind(parsed) == JSON_OBJECT)
         return parsed;
@@ -79,19 +89,18 @@ static struct json_object *find_arguments(const struct json_object *o)
 }
 
 /* The arguments, and whose they are; NULL: it is no call. */
-static struct json_object *read_call(const struct calls *c, const char *bytes, size_t len,
+static struct json_object *read_call(struct calls *c, const char *bytes, size_t len,
                                      const struct ask_tool **ret_tool)
 {
     size_t space = space_len(bytes, len);
     struct json_object *o, *arguments = NULL;
-    char why[160];
 
     len = without_space(bytes + space, len - space);
-    if (len == 0 || json_read(bytes + space, len, &o, why) < 0)
+    if (!read_json(c, bytes + space, len, &o))
         return NULL;
     *ret_tool = json_kind(o) == JSON_OBJECT ? find_tool(c, o) : NULL;
     if (*ret_tool)
-        arguments = find_arguments(o);
+        arguments = find_arguments(c, o);
     json_free(o);
     return arguments;
 }

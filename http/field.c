@@ -3,17 +3,22 @@
 
 #include "http/field.h"
 
+#include <errno.h>
 #include <string.h>
 
 int field_parse(const char *body, size_t len, struct json_object **ret, struct problem *p)
 {
     struct json_object *o;
     char why[160];
+    int r;
 
     if (len == 0)
         return problem_set(p, PROBLEM_INVALID, NULL,
                            "the request has no body: a JSON object is expected");
-    if (json_read(body, len, &o, why) < 0)
+    r = json_read(body, len, 0, &o, why);
+    if (r == -ENOMEM)
+        return problem_no_memory(p);
+    if (r < 0)
         return problem_set(p, PROBLEM_INVALID, NULL, "the body cannot be read as JSON: %s", why);
     if (json_kind(o) != JSON_OBJECT) {
         (void)problem_set(p, PROBLEM_INVALID, NULL, "the body is %s: a JSON object is expected",

@@ -4,8 +4,12 @@
 
 #include "http/json.h"
 
+#include "base/json_check.h"
+
+#include <errno.h>
 #include <json-c/json.h>
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,69 +22,59 @@ static struct json_object *plain(const struct json_object *v)
 
 /* --- read ------------------------------------------------------------------------------------- */
 
-/* What is seen before it is parsed; NULL: nothing. Texts and names become C strings: one with a NUL
- * would lose its end. And a value of two bytes takes 64 when it was parsed.
- *
- * json-c's strict mode still takes names in apostrophes, whose NULs would not be seen here, and NaN
- * and Infinity as numbers. Outside of texts the standard has no apostrophe, N or I at all. */
-static const char *trouble(const char *text, size_t len)
-{
-    bool inside = false;
-    size_t n = 0;
-
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-
-        if (inside && c == '\\') {
-            if (len - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
-                return "a text has a NUL (\\u0000) in it";
-            i++; /* what is escaped ends nothing */
-        } else if (c == '"') {
-            inside = !inside;
-        } else if (!inside && c == '\'') {
-            return "names and texts stand in double quotes";
-        } else if (!inside && (c == 'N' || c == 'I')) {
-            return "NaN and Infinity are no numbers in JSON";
-        } else if (!inside && (c == ',' || c == '[' || c == '{') && n++ == JSON_VALUES_MAX) {
-            return "it has more than a million values";
-        }
-    }
-    return NULL;
-}
-
-static int refuse(char why[160], const char *text)
+static int refuse(char why[160], int err, const char *text)
 {
     (void)snprintf(why, 160, "%s", text);
-    return -1;
+    return err;
 }
 
-/* In one go: `continue` from the parser means that the text is over and the value is not. */
-int json_read(const char *text, size_t len, struct json_object **ret, char why[160])
+/* Before it is parsed: json-c takes more than JSON. Texts and names become C strings: one with a
+ * NUL would lose its end. And a value of two bytes takes 64 when it was parsed. */
+static int check(const char *text, size_t len, unsigned flags, char why[160])
 {
-    const char *what = trouble(text, len);
-    struct json_tokener *tok = !what && len < INT_MAX ? json_tokener_new_ex(JSON_DEPTH) : NULL;
+    struct json_checked c;
+    const char *wrong = json_check(text, len, flags & JSON_SAID ? JSON_CHECK_CONTROLS : 0, &c);
+
+    if (wrong) {
+        (void)snprintf(why, 160, "byte %zu: %s", c.at, wrong);
+        return -EINVAL;
+    }
+    if (c.nul)
+        return refuse(why, -EINVAL, "a text has a NUL (\\u0000) in it");
+    if (c.n_values > JSON_VALUES_MAX)
+        return refuse(why, -EINVAL, "it has more than a million values");
+    return 0;
+}
+
+/* In one go. What was found to be JSON json-c can't read for want of memory, but for its depth. The
+ * former it says by a null. */
+int json_read(const char *text, size_t len, unsigned flags, struct json_object **ret, char why[160])
+{
+    int r = check(text, len, flags, why);
+    struct json_tokener *tok = r == 0 && len < INT_MAX ? json_tokener_new_ex(JSON_DEPTH) : NULL;
     enum json_tokener_error err;
     struct json_object *v;
-    size_t at;
 
-    if (what)
-        return refuse(why, what);
+    if (r < 0)
+        return r;
     if (!tok)
-        return refuse(why, "there is no memory for it");
+        return refuse(why, -ENOMEM, "there is no memory for it");
     json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
     v = json_tokener_parse_ex(tok, text, (int)len);
     err = json_tokener_get_error(tok);
-    at = json_tokener_get_parse_end(tok);
-    json_tokener_free(tok);
-    if (err != json_tokener_success) {
-        json_free(v);
-        (void)snprintf(why, 160, "byte %zu: %s", at,
-                       err == json_tokener_continue ? "it ends too early"
-                                                    : json_tokener_error_desc(err));
-        return -1;
+    /* The end of a number that stands alone is the end of the text. */
+    if (err == json_tokener_continue) {
+        v = json_tokener_parse_ex(tok, "", 1);
+        err = json_tokener_get_error(tok);
     }
-    *ret = v;
-    return 0;
+    json_tokener_free(tok);
+    if (err == json_tokener_success && (v || text[strspn(text, " \t\r\n")] == 'n')) {
+        *ret = v;
+        return 0;
+    }
+    json_free(v);
+    return err == json_tokener_error_depth ? refuse(why, -EINVAL, json_tokener_error_desc(err))
+                                           : refuse(why, -ENOMEM, "there is no memory for it");
 }
 
 void json_free(struct json_object *v)
@@ -198,6 +192,23 @@ static struct json_object *make_text(struct form *f)
 
 static struct json_object *make_value(struct form *f);
 
+/* json-c aborts where there is no object, and leaves v to the caller where it has failed. */
+static bool add_member(struct json_object *o, const char *name, struct json_object *v)
+{
+    if (o && json_object_object_add(o, name, v) == 0)
+        return true;
+    json_free(v);
+    return false;
+}
+
+static bool add_element(struct json_object *a, struct json_object *v)
+{
+    if (a && json_object_array_add(a, v) == 0)
+        return true;
+    json_free(v);
+    return false;
+}
+
 static struct json_object *make_members(struct form *f)
 {
     struct json_object *o = keep(f, json_object_new_object());
@@ -206,8 +217,7 @@ static struct json_object *make_members(struct form *f)
         const char *name = va_arg(f->args, const char *);
 
         (void)take(f, 's');
-        if (json_object_object_add(o, name, make_value(f)) < 0)
-            f->failed = true;
+        f->failed |= !add_member(o, name, make_value(f));
     }
     return o;
 }
@@ -217,9 +227,14 @@ static struct json_object *make_elements(struct form *f)
     struct json_object *a = keep(f, json_object_new_array());
 
     while (!take(f, ']'))
-        if (json_object_array_add(a, make_value(f)) < 0)
-            f->failed = true;
+        f->failed |= !add_element(a, make_value(f));
     return a;
+}
+
+/* NaN and infinity are no numbers there. */
+static struct json_object *make_real(double x)
+{
+    return isfinite(x) ? json_object_new_double(x) : NULL;
 }
 
 /* One value of the form and its argument. 'n' and whatever is unknown is null. */
@@ -236,7 +251,7 @@ static struct json_object *make_value(struct form *f)
     if (take(f, 'i'))
         return keep(f, json_object_new_int64(va_arg(f->args, int)));
     if (take(f, 'f'))
-        return keep(f, json_object_new_double(va_arg(f->args, double)));
+        return keep(f, make_real(va_arg(f->args, double)));
     if (take(f, 'b'))
         return keep(f, json_object_new_boolean(va_arg(f->args, int)));
     if (take(f, 'o')) {
@@ -265,23 +280,25 @@ struct json_object *json_make(const char *form, ...)
 /* o may be NULL, and v: whoever made them need not look. */
 int json_set(struct json_object *o, const char *name, struct json_object *v)
 {
-    if (o && v && json_object_object_add(o, name, v) == 0)
-        return 0;
-    json_free(v);
-    return -1;
+    return v && add_member(o, name, v) ? 0 : -1;
+}
+
+struct json_object *json_with(struct json_object *o, const char *name, struct json_object *v)
+{
+    if (json_set(o, name, v) == 0)
+        return o;
+    json_free(o);
+    return NULL;
 }
 
 int json_set_null(struct json_object *o, const char *name)
 {
-    return o && json_object_object_add(o, name, NULL) == 0 ? 0 : -1;
+    return add_member(o, name, NULL) ? 0 : -1;
 }
 
 int json_add(struct json_object *array, struct json_object *v)
 {
-    if (array && v && json_object_array_add(array, v) == 0)
-        return 0;
-    json_free(v);
-    return -1;
+    return v && add_element(array, v) ? 0 : -1;
 }
 
 /* Elements get one more owner each before `from` goes. */
@@ -307,7 +324,7 @@ int json_merge(struct json_object *o, struct json_object *from)
     if (r == 0) {
         json_object_object_foreach(from, name, v)
         {
-            if (json_object_object_add(o, name, json_object_get(v)) < 0)
+            if (!add_member(o, name, json_object_get(v)))
                 r = -1;
         }
     }
@@ -315,73 +332,136 @@ int json_merge(struct json_object *o, struct json_object *from)
     return r;
 }
 
-/* A '/' stays a '/': escaped it is the same JSON, and not what anybody would write. */
-void json_write(struct text *t, const struct json_object *v)
+/* --- write ------------------------------------------------------------------------------------ */
+
+/* Not by json-c, which leaves out what it has no memory for, and says nothing. A '/' stays a '/':
+ * escaped it is the same JSON, and not what anybody would write. */
+static void write_text(struct text *t, const char *bytes, size_t len)
+{
+    static const char letters[] = "btn?fr"; /* of \b, 8, to \r, 13 */
+    size_t from = 0;
+
+    text_add(t, "\"", 1);
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+
+        if (c >= ' ' && c != '"' && c != '\\')
+            continue;
+        text_add(t, bytes + from, i - from);
+        from = i + 1;
+        if (c >= ' ')
+            text_print(t, "\\%c", c);
+        else if (c >= '\b' && c <= '\r' && c != '\v')
+            text_print(t, "\\%c", letters[c - '\b']);
+        else
+            text_print(t, "\\u%04x", c);
+    }
+    text_add(t, bytes + from, len - from);
+    text_add(t, "\"", 1);
+}
+
+/* A number that was read is written as it was. It is short, and all of it or nothing. */
+static void write_number(struct text *t, const struct json_object *v)
 {
     size_t len;
-    const char *text = json_object_to_json_string_length(
-        plain(v), JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+    const char *text = json_object_to_json_string_length(plain(v), JSON_C_TO_STRING_PLAIN, &len);
 
-    if (text)
+    if (text && len > 0)
         text_add(t, text, len);
     else
         t->lost = true;
 }
 
-void json_write_text(struct text *t, const char *text)
-{
-    struct json_object *v = json_object_new_string(text);
+/* How it is written: with what between elements and behind a name, and what references to places of
+ * the same document have in between, or NULL. */
+struct style {
+    const char *comma, *colon, *refs;
+};
 
-    t->lost |= !v;
-    json_write(t, v);
-    json_free(v);
-}
+static void write_value(struct text *t, const struct json_object *v, const struct style *s);
 
 /* A reference to a place of the same document ("#/...") gets `refs` in between, which is where that
  * document stands now. Others are left as they are. */
 static void write_member(struct text *t, const char *name, const struct json_object *v,
-                         const char *refs)
+                         const struct style *s)
 {
-    json_write_text(t, name);
-    text_add(t, ": ", 2);
-    if (refs && strcmp(name, "$ref") == 0 && json_kind(v) == JSON_STRING &&
-        json_text(v)[0] == '#') {
-        struct text to = { 0 };
+    struct text to = { 0 };
 
-        text_print(&to, "#%s%s", refs, json_text(v) + 1);
-        if (to.bytes)
-            json_write_text(t, to.bytes);
-        t->lost |= to.lost;
-        text_fini(&to);
-    } else {
-        json_write_spaced(t, v, refs);
+    write_text(t, name, strlen(name));
+    text_add(t, s->colon, strlen(s->colon));
+    if (!s->refs || strcmp(name, "$ref") != 0 || json_kind(v) != JSON_STRING ||
+        json_text(v)[0] != '#') {
+        write_value(t, v, s);
+        return;
     }
+    text_print(&to, "#%s%s", s->refs, json_text(v) + 1);
+    t->lost |= to.lost;
+    if (!to.lost)
+        write_text(t, to.bytes, to.len);
+    text_fini(&to);
 }
 
-/* No deeper than what was read. */
-void json_write_spaced(struct text *t, const struct json_object *v, const char *refs)
+static void write_members(struct text *t, const struct json_object *o, const struct style *s)
 {
     bool first = true;
 
-    if (json_kind(v) == JSON_OBJECT) {
-        text_add(t, "{", 1);
-        json_object_object_foreach(plain(v), name, member)
-        {
-            if (!first)
-                text_add(t, ", ", 2);
-            first = false;
-            write_member(t, name, member, refs);
-        }
-        text_add(t, "}", 1);
-    } else if (json_kind(v) == JSON_ARRAY) {
-        text_add(t, "[", 1);
-        for (size_t i = 0; i < json_len(v); i++) {
-            if (i > 0)
-                text_add(t, ", ", 2);
-            json_write_spaced(t, json_at(v, i), refs);
-        }
-        text_add(t, "]", 1);
-    } else {
-        json_write(t, v);
+    text_add(t, "{", 1);
+    json_object_object_foreach(plain(o), name, v)
+    {
+        if (!first)
+            text_add(t, s->comma, strlen(s->comma));
+        first = false;
+        write_member(t, name, v, s);
     }
+    text_add(t, "}", 1);
+}
+
+static void write_elements(struct text *t, const struct json_object *a, const struct style *s)
+{
+    text_add(t, "[", 1);
+    for (size_t i = 0; i < json_len(a); i++) {
+        if (i > 0)
+            text_add(t, s->comma, strlen(s->comma));
+        write_value(t, json_at(a, i), s);
+    }
+    text_add(t, "]", 1);
+}
+
+/* No deeper than what was read, and a little around it. */
+static void write_value(struct text *t, const struct json_object *v, const struct style *s)
+{
+    switch (json_kind(v)) {
+    case JSON_OBJECT:
+        write_members(t, v, s);
+        break;
+    case JSON_ARRAY:
+        write_elements(t, v, s);
+        break;
+    case JSON_STRING:
+        write_text(t, json_text(v), json_len(v));
+        break;
+    case JSON_BOOL:
+        text_print(t, "%s", json_true(v) ? "true" : "false");
+        break;
+    case JSON_NULL:
+        text_add(t, "null", 4);
+        break;
+    default:
+        write_number(t, v);
+    }
+}
+
+void json_write(struct text *t, const struct json_object *v)
+{
+    write_value(t, v, &(struct style){ ",", ":", NULL });
+}
+
+void json_write_text(struct text *t, const char *text)
+{
+    write_text(t, text, strlen(text));
+}
+
+void json_write_spaced(struct text *t, const struct json_object *v, const char *refs)
+{
+    write_value(t, v, &(struct style){ ", ", ": ", refs });
 }

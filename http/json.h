@@ -1,14 +1,13 @@
 /* http/json.h - JSON in and out. The one door to json-c.
  *
- * A value is a struct json_object; NULL is null. What was read is valid UTF-8 without NUL, of at
- * most JSON_VALUES_MAX values and JSON_DEPTH levels, and JSON by the standard but for control
- * characters in texts, which models write into calls, and a 0 between a minus and a number.
+ * A value is a struct json_object; NULL is null. What was read is JSON by the standard
+ * (base/json_check.h), without NUL, of at most JSON_VALUES_MAX values and JSON_DEPTH levels.
  *
  * Threads    one at a time a value.
  * Ownership  json_free frees a value with all that is in it. What json_get, json_at and json_text
  *            return is borrowed from it. json_make, json_set and json_add take values over.
- * Errors     json_read: -1 and a sentence. Of what is made: NULL, or -1 (out of memory), also of a
- *            value that contains such a one, so that its maker asks once.
+ * Errors     json_read: a negative errno and a sentence. Of what is made: NULL, or -1 (out of
+ * memory), also of a value that contains such a one, so that its maker asks once.
  */
 #ifndef HTTP_JSON_H
 #define HTTP_JSON_H
@@ -34,7 +33,13 @@ enum json_kind {
 
 /* --- read ------------------------------------------------------------------------------------- */
 
-int json_read(const char *text, size_t len, struct json_object **ret, char why[160]);
+enum json_read_flags {
+    JSON_SAID = 1 /* by a model, which writes line ends into texts as they are */
+};
+
+/* -EINVAL: it is not JSON, or more than is read; -ENOMEM. */
+int json_read(const char *text, size_t len, unsigned flags, struct json_object **ret,
+              char why[160]);
 void json_free(struct json_object *v);
 
 enum json_kind json_kind(const struct json_object *v);
@@ -51,11 +56,16 @@ int64_t json_integer(const struct json_object *v);
 /* A value by its form, as in json_make("{s:s, s:[o, n], s:I}", "a", "text", "b", v, "c", int64):
  *
  *     s  text    s?  text or NULL    s%  text and its size_t     n  null       b  int: true, false
- *     i  int     I   int64_t         f   double                  o  a value    o?  a value or NULL
+ *     i  int     I   int64_t         f   double, finite          o  a value
+ *
+ * NULL: out of memory, or a value is NULL, which could not be made itself; what was given is freed.
+ * What may be null is put into its place by json_with.
  */
 struct json_object *json_make(const char *form, ...);
 
 int json_set(struct json_object *o, const char *name, struct json_object *v); /* v: not null */
+/* o with v under that name; NULL: either could not be made, and neither is there any more. */
+struct json_object *json_with(struct json_object *o, const char *name, struct json_object *v);
 int json_set_null(struct json_object *o, const char *name);
 int json_add(struct json_object *array, struct json_object *v); /* v: not null */
 /* Elements of `from`, which is taken over, behind those of array. */

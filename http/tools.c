@@ -3,6 +3,7 @@
 
 #include "http/tools.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -146,6 +147,7 @@ int tools_call(struct text *t, const char *name, const struct json_object *argum
 {
     struct json_object *parsed = NULL;
     char why[160];
+    int r = -EINVAL;
 
     if (!name || !is_name(name))
         return problem_set(p, PROBLEM_INVALID, "messages", "a call has no `name` of a tool");
@@ -153,8 +155,10 @@ int tools_call(struct text *t, const char *name, const struct json_object *argum
         text_add(t, "\n", 1);
     text_print(t, "%s ", name);
     /* A text that is no JSON is what some model once said. */
-    if (json_kind(arguments) == JSON_STRING && json_len(arguments) > 0 &&
-        json_read(json_text(arguments), json_len(arguments), &parsed, why) == 0)
+    if (json_kind(arguments) == JSON_STRING && json_len(arguments) > 0)
+        r = json_read(json_text(arguments), json_len(arguments), JSON_SAID, &parsed, why);
+    t->lost |= r == -ENOMEM;
+    if (r == 0)
         json_write_spaced(t, parsed, NULL);
     else if (json_kind(arguments) == JSON_NULL ||
              (json_kind(arguments) == JSON_STRING && json_len(arguments) == 0))

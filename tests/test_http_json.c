@@ -3,6 +3,7 @@
  */
 #include "http/json.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 static int read_it(const char *text, char why[160])
 {
     struct json_object *v = NULL;
-    int r = json_read(text, strlen(text), &v, why);
+    int r = json_read(text, strlen(text), 0, &v, why);
 
     if (r == 0)
         json_free(v);
@@ -34,6 +35,10 @@ static void test_refused(void **state)
         { "NaN ", "no numbers" },
         { "[Infinity]", "no numbers" },
         { "{\"a\": -Infinity}", "no numbers" },
+        { "[1.]", "byte 3: a digit" }, /* all of which json-c takes */
+        { "{\"a\": -.5}", "byte 7: a digit" },
+        { "[-01]", "byte 3: no digit" },
+        { "[\"a\nb\"]", "byte 3: a control" },
         { "[1,]", "byte" },
         { "{\"a\": 1", "too early" },
         { "{\"a\": 1} {}", "byte" },
@@ -43,7 +48,7 @@ static void test_refused(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         why[0] = '\0';
-        assert_int_equal(read_it(bad[i].text, why), -1);
+        assert_int_equal(read_it(bad[i].text, why), -EINVAL);
         if (!strstr(why, bad[i].why))
             fail_msg("%s: %s", bad[i].text, why);
     }
@@ -58,6 +63,8 @@ static void test_read(void **state)
         "[true, false, null, -1.5E+3]",
         "[\"\\\\\", 1]",
         "{\"a\": \"\\\\u0000\"}",
+        "1",
+        " null ",
     };
     char why[160];
 
@@ -68,7 +75,7 @@ static void test_read(void **state)
 
 static void test_too_many(void **state)
 {
-    size_t n = 2 * (JSON_VALUES_MAX + 16u);
+    size_t n = 2 * (JSON_VALUES_MAX + 16u) + 1;
     char *text = malloc(n + 1), why[160];
 
     (void)state;
@@ -77,8 +84,11 @@ static void test_too_many(void **state)
     text[n] = '\0';
     text[0] = text[n - 1] = '"';
     assert_int_equal(read_it(text, why), 0);
+    for (size_t i = 1; i < n; i += 2)
+        text[i] = '0';
     text[0] = '[';
-    assert_int_equal(read_it(text, why), -1);
+    text[n - 1] = ']';
+    assert_int_equal(read_it(text, why), -EINVAL);
     assert_non_null(strstr(why, "million"));
     free(text);
 }

@@ -8,6 +8,7 @@
 #include "engine/text/schema.h"
 
 #include "base/hex.h"
+#include "base/json_check.h"
 #include "engine/text/schema_inner.h"
 
 #include <errno.h>
@@ -447,66 +448,25 @@ uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schem
 
 /* --- a text ----------------------------------------------------------------------------------- */
 
-static bool is_digit(const char *text, size_t i, size_t len)
-{
-    return i < len && text[i] >= '0' && text[i] <= '9';
-}
-
-/* What json-c takes outside of strings though JSON has no such thing, the strict flag or not: NaN,
- * Infinity, apostrophes around a key, a point without a digit on both sides, a zero before other
- * digits. A double keeps its text, so as a `const` it would be written as it stands
- * (schema_literal), into answers that are to be JSON. */
-static bool is_no_json(const char *text, size_t i, size_t len)
-{
-    bool before = i > 0 && is_digit(text, i - 1, len), behind = is_digit(text, i + 1, len);
-    bool exponent = (i > 0 && strchr("eE", text[i - 1])) ||
-                    (i > 1 && strchr("+-", text[i - 1]) && strchr("eE", text[i - 2]));
-
-    switch (text[i]) {
-    case 'N':
-    case 'I':
-    case '\'':
-        return true;
-    case '.':
-        return !before || !behind;
-    case '0':
-        return behind && !before && !exponent && !(i > 0 && text[i - 1] == '.');
-    default:
-        return false;
-    }
-}
-
-/* The parser would cut a key at U+0000, and numbers of more than 64 bits. Looked for in the text,
- * since the parser's result no longer shows it. */
+/* A double keeps its text in json-c, so as a `const` it would be written as it stands
+ * (schema_literal), into answers that are to be JSON: what is none is refused before it is parsed.
+ * The parser would cut a key at U+0000, and numbers of more than 64 bits. */
 static int check_text(const char *text, size_t len, struct why *why)
 {
-    bool inside = false;
-    unsigned digits = 0;
+    struct json_checked c;
+    const char *wrong = json_check(text, len, 0, &c);
 
-    for (size_t i = 0; i < len; i++) {
-        digits = !inside && text[i] >= '0' && text[i] <= '9' ? digits + 1 : 0;
-        if (digits > 18)
-            return why_set(why, -ENOTSUP,
-                           "the schema has a number of more than 18 digits, which "
-                           "is not supported");
-        if (!inside && is_no_json(text, i, len))
-            return why_set(why, -EINVAL, "the schema is not JSON: byte %zu: '%c' can't stand there",
-                           i, text[i]);
-        if (inside && text[i] == '\\') {
-            if (len - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
-                return why_set(why, -ENOTSUP, "the schema has a U+0000, which is not supported");
-            i++;
-        } else if (text[i] == '"') {
-            inside = !inside;
-        } else if (text[i] == '\0') {
-            return why_set(why, -EINVAL, "the schema is not JSON: it has a zero byte");
-        }
-    }
+    if (wrong)
+        return why_set(why, -EINVAL, "the schema is not JSON: byte %zu: %s", c.at, wrong);
+    if (c.digits > 18)
+        return why_set(why, -ENOTSUP,
+                       "the schema has a number of more than 18 digits, which is not supported");
+    if (c.nul)
+        return why_set(why, -ENOTSUP, "the schema has a U+0000, which is not supported");
     return 0;
 }
 
-/* All of the text, which is one value. json-c's `continue` means that it could go on, as a number
- * could: the NUL is its end. */
+/* json-c's `continue` means that it could go on, as a number could: the NUL is its end. */
 static struct json_object *parse(const char *text, size_t len, struct why *why, int *ret_err)
 {
     struct json_tokener *t = json_tokener_new_ex(SCHEMA_DEPTH_MAX);
