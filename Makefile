@@ -255,8 +255,10 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/lib
 	$(call link,$(filter %.o,$^) $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # gist-http alone, with what it is made of.
+WRAP_test_http_memory := $(foreach a,new_object new_array new_string new_string_len new_int64 new_double new_boolean \
+          object_add array_add to_json_string_length,json_object_$(a)) json_tokener_new_ex
 $(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
-	$(call link,$< $(foreach f,$(WRAP),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
+	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http) -lxxhash)
 # A fuzzer is linked with libFuzzer, or to be run over its kept inputs alone (tests/replay.c).
 FUZZ_WRAP = $(foreach f,$(WRAP_fuzz_$*),-Wl$(comma)--wrap=$(f))

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +140,19 @@ static int read_encoding(struct embed *e, const struct json_object *root)
 
 /* --- saying ----------------------------------------------------------------------------------- */
 
+/* JSON has no NaN and no infinity, and nobody computes with a row that has one. -1: it has. */
+static int check_rows(const struct gist_embeddings *all, struct problem *p)
+{
+    for (size_t i = 0; i < all->n; i++)
+        for (uint32_t k = 0; k < all->n_embd; k++)
+            if (!isfinite(all->vectors[i * all->n_embd + k]))
+                return problem_set(p, PROBLEM_INTERNAL, NULL,
+                                   "the embedding of text %zu has %g as number %u: finite numbers "
+                                   "are expected of the model, whose values overflow there",
+                                   i, (double)all->vectors[i * all->n_embd + k], k);
+    return 0;
+}
+
 /* By hand: a million numbers as values of JSON would take a hundred bytes each. */
 static void say_numbers(struct text *t, const float *x, uint32_t n)
 {
@@ -227,7 +241,7 @@ static void on_done(void *arg, int err, const struct gist_embeddings *all)
         (void)problem_set(e->problem, PROBLEM_UNSUPPORTED, "dimensions",
                           "`dimensions` is %u: this model's embeddings have %u, and are not cut",
                           e->dimensions, all->n_embd);
-    else
+    else if (check_rows(all, e->problem) == 0)
         e->say(e, all, info.model);
 }
 
@@ -285,7 +299,7 @@ static int run(struct embed *e)
     else if (c)
         pool_drop(e->call->pool, c); /* and with it what is still open there */
     if (r == 0 && e->body->lost)
-        r = problem_no_memory(e->problem);
+        r = problem_unbuilt(e->problem);
     return r;
 }
 

@@ -107,6 +107,8 @@ static enum MHD_Result answer_body(struct exchange *x, unsigned status, struct t
     return queue(x, status, "application/json", r);
 }
 
+static enum MHD_Result answer_unbuilt(struct exchange *x);
+
 /* body is taken over; NULL: out of memory. */
 static enum MHD_Result answer_json(struct exchange *x, unsigned status, struct json_object *body)
 {
@@ -115,7 +117,10 @@ static enum MHD_Result answer_json(struct exchange *x, unsigned status, struct j
     if (body)
         json_write(&t, body);
     json_free(body);
-    return answer_body(x, status, &t);
+    if (t.bytes && !t.lost)
+        return answer_body(x, status, &t);
+    text_fini(&t);
+    return answer_unbuilt(x);
 }
 
 /* Refused in the words of the API that was asked, or that its path looks like. */
@@ -124,6 +129,23 @@ static enum MHD_Result answer_problem(struct exchange *x)
     const struct voice *v = x->route ? x->route->voice : route_voice(x->url);
 
     return answer_json(x, problem_status(&x->problem), v->refusal(&x->problem));
+}
+
+/* An answer that there was no memory for is refused, and where there is none for that either, by
+ * what lies ready. */
+static enum MHD_Result answer_unbuilt(struct exchange *x)
+{
+    static const char ready[] =
+        "{\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"" PROBLEM_UNBUILT
+        "\",\"param\":null,\"code\":null}}";
+
+    if (x->problem.kind == PROBLEM_NONE) {
+        (void)problem_unbuilt(&x->problem);
+        return answer_problem(x);
+    }
+    return queue(x, 500, "application/json",
+                 MHD_create_response_from_buffer(sizeof(ready) - 1, (void *)(uintptr_t)ready,
+                                                 MHD_RESPMEM_PERSISTENT));
 }
 
 /* text is static: nothing is copied, and nothing freed. */
@@ -336,6 +358,8 @@ static void judge_origin(struct exchange *x, const struct door *d)
             "the page %s may not ask here: start gist-http with --origins to allow it", origin);
     else if (origin)
         x->origin = strdup(origin);
+    if (origin && !x->origin) /* a page could not read the answer without it */
+        (void)problem_no_memory(&x->problem);
 }
 
 /* The page's files and what says that we are there need no key: a browser asks for them before its

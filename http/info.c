@@ -13,7 +13,7 @@
 static int give(struct json_object *o, struct json_object **ret, struct problem *p)
 {
     *ret = o;
-    return o ? 0 : problem_no_memory(p);
+    return o ? 0 : problem_unbuilt(p);
 }
 
 /* Of the daemon: a copy of what is asked about, since the connection goes back at once. */

@@ -268,7 +268,7 @@ static int read_plain(struct job *j, const struct ask_prompt *p)
 
     for (size_t i = 0; i < p->n_msgs; i++)
         text_print(&t, "%s%s", i ? "\n\n" : "", p->msgs[i].text);
-    r = t.lost ? -ENOMEM
+    r = t.lost ? problem_no_memory(&j->problem)
                : gist_append_text_start(j->base, t.bytes ? t.bytes : "", t.len, 0, on_read, j,
                                         &j->request);
     text_fini(&t);
@@ -480,7 +480,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
             job_tell_piece(j, c);
         tick(j);
         if (j->out.lost)
-            (void)problem_no_memory(&j->problem);
+            (void)problem_unbuilt(&j->problem);
         /* The connection goes back before the last bytes are told. */
         if (j->problem.kind || j->state == JOB_ENDED || counted(j))
             give_back(j);

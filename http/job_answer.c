@@ -30,6 +30,7 @@ static void say_piece(struct job *j, const char *text, size_t len)
 
     if (kept)
         text_add(&c->text, text, len);
+    j->out.lost |= c->text.lost; /* half an answer would be told as a whole one */
     if (kept && j->said && json_join(c->logprobs, json_share(j->said)) < 0)
         j->out.lost = true;
     if (j->ask->stream)
@@ -173,7 +174,8 @@ void job_tell_piece(struct job *j, struct job_choice *c)
     if (!said || c->pieces.lost) {
         json_free(said);
         (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "log-probabilities cannot be told: %s",
-                          gist_error(j->conn));
+                          gist_error_code(j->conn) ? gist_error(j->conn)
+                                                   : "gist-http is out of memory");
         return;
     }
     j->choice = (size_t)(c - j->choices);

@@ -254,11 +254,8 @@ static struct json_object *make_value(struct form *f)
         return keep(f, make_real(va_arg(f->args, double)));
     if (take(f, 'b'))
         return keep(f, json_object_new_boolean(va_arg(f->args, int)));
-    if (take(f, 'o')) {
-        struct json_object *v = va_arg(f->args, struct json_object *);
-
-        return take(f, '?') ? v : keep(f, v);
-    }
+    if (take(f, 'o'))
+        return keep(f, va_arg(f->args, struct json_object *));
     (void)take(f, 'n');
     return NULL;
 }

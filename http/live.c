@@ -317,7 +317,7 @@ static struct json_object *row(const struct live *s)
 static int give(struct json_object *o, struct json_object **ret, struct problem *p)
 {
     *ret = o;
-    return o ? 0 : problem_no_memory(p);
+    return o ? 0 : problem_unbuilt(p);
 }
 
 int live_list(const struct live_ask *a, struct json_object **ret, struct problem *p)
@@ -333,7 +333,7 @@ int live_list(const struct live_ask *a, struct json_object **ret, struct problem
     if (r == 0)
         return give(json_make("{s:o}", "sessions", rows), ret, p);
     json_free(rows);
-    return problem_no_memory(p);
+    return problem_unbuilt(p);
 }
 
 /* The part of a tail that names a session; what is behind its '/': "". */

@@ -43,7 +43,7 @@ struct json_object *live_map(gist_conn *c, uint64_t number, struct problem *p)
                           (int64_t)m.n_keys, "budget", (int64_t)m.budget, "segment",
                           (int64_t)m.segment, "segments", rows);
     if (!o)
-        (void)problem_no_memory(p);
+        (void)problem_unbuilt(p);
     return o;
 }
 
@@ -80,5 +80,5 @@ int live_memory(const struct live_ask *a, struct json_object **ret, struct probl
         return -1;
     *ret = memory(c, &stats);
     pool_put(pool, c);
-    return *ret ? 0 : problem_no_memory(p);
+    return *ret ? 0 : problem_unbuilt(p);
 }

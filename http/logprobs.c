@@ -87,17 +87,23 @@ void logprobs_piece(struct logprobs *l, const char *text, size_t len)
 
 /* --- telling ---------------------------------------------------------------------------------- */
 
-/* NULL where a token is only part of a character. */
 static struct json_object *bytes_of(const char *text)
 {
-    struct json_object *list;
+    struct json_object *list = json_make("[]");
+    int r = list ? 0 : -1;
 
-    if (strstr(text, "\xef\xbf\xbd"))
-        return NULL;
-    list = json_make("[]");
-    for (; *text; text++)
-        (void)json_add(list, json_make("i", (int)(unsigned char)*text));
-    return list;
+    for (; r == 0 && *text; text++)
+        r = json_add(list, json_make("i", (int)(unsigned char)*text));
+    if (r == 0)
+        return list;
+    json_free(list);
+    return NULL;
+}
+
+/* As JSON has numbers; one that is none is as unlikely. */
+static double number(float logprob)
+{
+    return logprob > (float)LOWEST && logprob <= 0 ? (double)logprob : logprob > 0 ? 0 : LOWEST;
 }
 
 /* May ask the daemon for the token's text. */
@@ -107,8 +113,10 @@ static struct json_object *one(uint32_t id, float logprob, struct tokens *t, gis
     struct json_object *o = NULL;
 
     if (text)
-        o = json_make("{s:s, s:f, s:o?}", "token", text, "logprob",
-                      logprob > (float)LOWEST ? (double)logprob : LOWEST, "bytes", bytes_of(text));
+        o = json_make("{s:s, s:f, s:n}", "token", text, "logprob", number(logprob), "bytes");
+    /* They are null where a token is only part of a character. */
+    if (o && !strstr(text, "\xef\xbf\xbd"))
+        o = json_with(o, "bytes", bytes_of(text));
     free(text);
     return o;
 }
@@ -133,6 +141,20 @@ struct json_object *logprobs_json(const struct logprobs_token *tokens, size_t n,
     return NULL;
 }
 
+/* An object by text; NULL: out of memory. */
+static struct json_object *map_of(const struct json_object *list)
+{
+    struct json_object *map = json_make("{}");
+
+    for (size_t i = 0; map && i < json_len(list); i++) {
+        const struct json_object *o = json_at(list, i);
+
+        map = json_with(map, json_text(json_get(o, "token")),
+                        json_make("f", json_real(json_get(o, "logprob"))));
+    }
+    return map;
+}
+
 /* Four arrays side by side, of which top_logprobs holds an object by text: tokens of the same text
  * are one there, as in OpenAI's. */
 struct json_object *logprobs_flat(const struct json_object *content, size_t offset)
@@ -140,20 +162,23 @@ struct json_object *logprobs_flat(const struct json_object *content, size_t offs
     struct json_object *names = json_make("[]"), *own = json_make("[]"), *top = json_make("[]"),
                        *at = json_make("[]");
 
-    for (size_t i = 0; i < json_len(content); i++) {
-        const struct json_object *o = json_at(content, i), *list = json_get(o, "top_logprobs");
-        const char *name = json_text(json_get(o, "token"));
-        struct json_object *map = json_make("{}");
+    struct json_object *all;
+    int r = 0;
 
-        (void)json_add(names, json_make("s", name));
-        (void)json_add(own, json_make("f", json_real(json_get(o, "logprob"))));
-        (void)json_add(at, json_make("I", (int64_t)offset));
-        for (size_t k = 0; k < json_len(list); k++)
-            (void)json_set(map, json_text(json_get(json_at(list, k), "token")),
-                           json_make("f", json_real(json_get(json_at(list, k), "logprob"))));
-        (void)json_add(top, map);
+    for (size_t i = 0; i < json_len(content); i++) {
+        const struct json_object *o = json_at(content, i);
+        const char *name = json_text(json_get(o, "token"));
+
+        r |= json_add(names, json_make("s", name));
+        r |= json_add(own, json_make("f", json_real(json_get(o, "logprob"))));
+        r |= json_add(at, json_make("I", (int64_t)offset));
+        r |= json_add(top, map_of(json_get(o, "top_logprobs")));
         offset += strlen(name);
     }
-    return json_make("{s:o, s:o, s:o, s:o}", "tokens", names, "token_logprobs", own, "top_logprobs",
-                     top, "text_offset", at);
+    all = json_make("{s:o, s:o, s:o, s:o}", "tokens", names, "token_logprobs", own, "top_logprobs",
+                    top, "text_offset", at);
+    if (r == 0)
+        return all;
+    json_free(all);
+    return NULL;
 }

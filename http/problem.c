@@ -62,6 +62,11 @@ int problem_no_memory(struct problem *p)
     return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
 }
 
+int problem_unbuilt(struct problem *p)
+{
+    return problem_set(p, PROBLEM_INTERNAL, NULL, "%s", PROBLEM_UNBUILT);
+}
+
 /* GIST_E_NOT_FOUND is no 404: what the daemon did not find was named in the body, an adapter for
  * instance. */
 static enum problem_kind kind_of(enum gist_code code)

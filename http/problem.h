@@ -42,7 +42,10 @@ struct problem {
 int problem_set(struct problem *p, enum problem_kind kind, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-int problem_no_memory(struct problem *p); /* of ours; -1 */
+#define PROBLEM_UNBUILT "gist-http is out of memory: the answer could not be put together"
+
+int problem_no_memory(struct problem *p); /* of ours, for a request; -1 */
+int problem_unbuilt(struct problem *p);   /* and for its answer: what was to be done is done; -1 */
 
 /* What libgist said last: of the connection, or with NULL of the connect that failed. */
 int problem_of_gist(struct problem *p, const gist_conn *c);

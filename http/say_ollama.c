@@ -65,10 +65,7 @@ static struct json_object *last(const struct job *j, bool chat, struct json_obje
 /* o with log-probabilities, where there are some; both are taken over. */
 static struct json_object *with_logprobs(struct json_object *o, struct json_object *logprobs)
 {
-    if (!logprobs || json_set(o, "logprobs", logprobs) == 0)
-        return o;
-    json_free(o);
-    return NULL;
+    return logprobs ? json_with(o, "logprobs", logprobs) : o;
 }
 
 static void say_piece(struct job *j, bool chat, const char *text, size_t len)

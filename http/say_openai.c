@@ -92,14 +92,18 @@ static struct json_object *whole(const struct job *j, struct json_object *o,
 
 static struct json_object *chat_logprobs(struct json_object *content)
 {
-    return content ? json_make("{s:o, s:n}", "content", content, "refusal") : NULL;
+    return json_make("{s:o, s:n}", "content", content, "refusal");
 }
 
 static void chat_chunk(struct job *j, struct json_object *delta, const char *reason)
 {
-    chunk(j, head(j, "chatcmpl", "chat.completion.chunk"),
-          json_make("{s:I, s:o, s:o?, s:s?}", "index", (int64_t)j->choice, "delta", delta,
-                    "logprobs", chat_logprobs(say_take_logprobs(j)), "finish_reason", reason));
+    struct json_object *said = say_take_logprobs(j),
+                       *o = json_make("{s:I, s:o, s:n, s:s?}", "index", (int64_t)j->choice, "delta",
+                                      delta, "logprobs", "finish_reason", reason);
+
+    if (said)
+        o = json_with(o, "logprobs", chat_logprobs(said));
+    chunk(j, head(j, "chatcmpl", "chat.completion.chunk"), o);
 }
 
 static void chat_choice(struct job *j)
@@ -144,16 +148,17 @@ static void chat_end(struct job *j)
 static struct json_object *chat_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
-    bool text = !c->calls || c->text.len > 0;
-    struct json_object *message = json_make("{s:s, s:o?, s:n}", "role", "assistant", "content",
-                                            text ? say_text(c) : NULL, "refusal");
+    struct json_object *message =
+                           json_make("{s:s, s:n, s:n}", "role", "assistant", "content", "refusal"),
+                       *o;
 
-    if (c->calls && json_set(message, "tool_calls", say_calls(c, chat_call)) < 0) {
-        json_free(message);
-        message = NULL;
-    }
-    return json_make("{s:I, s:o, s:o?, s:s}", "index", (int64_t)i, "message", message, "logprobs",
-                     chat_logprobs(json_share(c->logprobs)), "finish_reason", chat_reason(c));
+    if (!c->calls || c->text.len > 0)
+        message = json_with(message, "content", say_text(c));
+    if (c->calls)
+        message = json_with(message, "tool_calls", say_calls(c, chat_call));
+    o = json_make("{s:I, s:o, s:n, s:s}", "index", (int64_t)i, "message", message, "logprobs",
+                  "finish_reason", chat_reason(c));
+    return c->logprobs ? json_with(o, "logprobs", chat_logprobs(json_share(c->logprobs))) : o;
 }
 
 static struct json_object *chat_whole(const struct job *j)
@@ -178,7 +183,7 @@ const struct voice say_chat = { .stream_type = "text/event-stream",
 /* Behind what stands before it in the answer; content is taken over. */
 static struct json_object *text_logprobs(struct json_object *content, size_t offset)
 {
-    struct json_object *o = content ? logprobs_flat(content, offset) : NULL;
+    struct json_object *o = logprobs_flat(content, offset);
 
     json_free(content);
     return o;
@@ -186,10 +191,13 @@ static struct json_object *text_logprobs(struct json_object *content, size_t off
 
 static void text_chunk(struct job *j, const char *text, size_t len, const char *reason)
 {
-    chunk(j, head(j, "cmpl", "text_completion"),
-          json_make("{s:I, s:s%, s:o?, s:s?}", "index", (int64_t)j->choice, "text", text, len,
-                    "logprobs", text_logprobs(say_take_logprobs(j), say_choice(j)->n_text),
-                    "finish_reason", reason));
+    struct json_object *said = say_take_logprobs(j),
+                       *o = json_make("{s:I, s:s%, s:n, s:s?}", "index", (int64_t)j->choice, "text",
+                                      text, len, "logprobs", "finish_reason", reason);
+
+    if (said)
+        o = json_with(o, "logprobs", text_logprobs(said, say_choice(j)->n_text));
+    chunk(j, head(j, "cmpl", "text_completion"), o);
 }
 
 static void text_text(struct job *j, const char *text, size_t len)
@@ -212,9 +220,12 @@ static struct json_object *text_one(const struct job *j, size_t i)
     const struct job_choice *c = &j->choices[i];
     size_t before = j->ask->echo ? j->ask->prompts[i / j->ask->n].len : 0;
 
-    return json_make("{s:I, s:o, s:o?, s:s}", "index", (int64_t)i, "text", say_text(c), "logprobs",
-                     text_logprobs(json_share(c->logprobs), before), "finish_reason",
-                     finish_reason(c->reason));
+    struct json_object *o =
+        json_make("{s:I, s:o, s:n, s:s}", "index", (int64_t)i, "text", say_text(c), "logprobs",
+                  "finish_reason", finish_reason(c->reason));
+
+    return c->logprobs ? json_with(o, "logprobs", text_logprobs(json_share(c->logprobs), before))
+                       : o;
 }
 
 static struct json_object *text_whole(const struct job *j)

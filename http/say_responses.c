@@ -39,13 +39,13 @@ static struct json_object *part(const struct job *j, bool with_text)
                      "logprobs", with_text ? all_logprobs(j) : json_make("[]"));
 }
 
-/* The message; parts NULL: it has none yet. */
+/* The message; parts are taken over. */
 static struct json_object *item(const struct job *j, const char *status, struct json_object *parts)
 {
     char id[48];
 
     return json_make("{s:s, s:s, s:s, s:s, s:o}", "id", item_id(j, id), "type", "message", "status",
-                     status, "role", "assistant", "content", parts ? parts : json_make("[]"));
+                     status, "role", "assistant", "content", parts);
 }
 
 static struct json_object *usage(const struct job *j)
@@ -64,29 +64,32 @@ static struct json_object *tools(const struct job *j)
     return j->ask->n_tools > 0 ? json_share(json_get(j->ask->root, "tools")) : json_make("[]");
 }
 
-/* output and used are taken over. */
+/* output is taken over. What is null here is put in by who has it. */
 static struct json_object *response(const struct job *j, const char *status,
-                                    struct json_object *output, struct json_object *used)
+                                    struct json_object *output)
 {
-    bool cut = strcmp(status, "incomplete") == 0;
     uint32_t max = j->ask->sampling.max_tokens; /* 0: none */
+    struct json_object *o;
     char id[48];
 
     (void)snprintf(id, sizeof(id), "resp_%s", j->id);
-    return json_make(
-        "{s:s, s:s, s:I, s:s, s:n, s:o?, s:n, s:o?, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
-        " s:s, s:o, s:s, s:o?}",
-        "id", id, "object", "response", "created_at", (int64_t)j->created_s, "status", status,
-        "error", "incomplete_details",
-        cut ? json_make("{s:s}", "reason", "max_output_tokens") : NULL, "instructions",
-        "max_output_tokens", max ? json_make("I", (int64_t)max) : NULL, "metadata", "model",
-        j->model, "output", output, "parallel_tool_calls", 0, "previous_response_id", "temperature",
-        (double)j->ask->sampling.temperature, "top_p", (double)j->ask->sampling.top_p,
-        "tool_choice",
-        j->ask->n_tools == 0 ? "none"
-        : j->ask->must_call  ? "required"
-                             : "auto",
-        "tools", tools(j), "truncation", "disabled", "usage", used);
+    o = json_make("{s:s, s:s, s:I, s:s, s:n, s:n, s:n, s:n, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
+                  " s:s, s:o, s:s, s:n}",
+                  "id", id, "object", "response", "created_at", (int64_t)j->created_s, "status",
+                  status, "error", "incomplete_details", "instructions", "max_output_tokens",
+                  "metadata", "model", j->model, "output", output, "parallel_tool_calls", 0,
+                  "previous_response_id", "temperature", (double)j->ask->sampling.temperature,
+                  "top_p", (double)j->ask->sampling.top_p, "tool_choice",
+                  j->ask->n_tools == 0 ? "none"
+                  : j->ask->must_call  ? "required"
+                                       : "auto",
+                  "tools", tools(j), "truncation", "disabled", "usage");
+    return max ? json_with(o, "max_output_tokens", json_make("I", (int64_t)max)) : o;
+}
+
+static struct json_object *running(const struct job *j)
+{
+    return response(j, "in_progress", json_make("[]"));
 }
 
 static struct json_object *done_item(const struct job *j)
@@ -124,14 +127,18 @@ static bool has_message(const struct job *j)
 
 static struct json_object *whole(const struct job *j)
 {
-    struct json_object *output = json_make("[]");
+    struct json_object *output = json_make("[]"), *o;
     int r = has_message(j) ? json_add(output, done_item(j)) : 0;
 
     r |= json_join(output, say_calls(&j->choices[0], done_call));
-    if (r == 0)
-        return response(j, is_cut(j) ? "incomplete" : "completed", output, usage(j));
-    json_free(output);
-    return NULL;
+    if (r < 0) {
+        json_free(output);
+        return NULL;
+    }
+    o = json_with(response(j, is_cut(j) ? "incomplete" : "completed", output), "usage", usage(j));
+    return is_cut(j) ? json_with(o, "incomplete_details",
+                                 json_make("{s:s}", "reason", "max_output_tokens"))
+                     : o;
 }
 
 /* --- events ----------------------------------------------------------------------------------- */
@@ -166,12 +173,8 @@ static void event_with(struct job *j, const char *type, struct json_object *body
 
 static void begin(struct job *j)
 {
-    const char *running = "in_progress";
-
-    event_with(j, "response.created", json_make("{}"), "response",
-               response(j, running, json_make("[]"), NULL));
-    event_with(j, "response.in_progress", json_make("{}"), "response",
-               response(j, running, json_make("[]"), NULL));
+    event_with(j, "response.created", json_make("{}"), "response", running(j));
+    event_with(j, "response.in_progress", json_make("{}"), "response", running(j));
 }
 
 /* Late, with the first text: where the answer is calls alone there is no message. */
@@ -179,7 +182,7 @@ static void begin_text(struct job *j)
 {
     if (!j->in_text) {
         event_with(j, "response.output_item.added", place(j, false), "item",
-                   item(j, "in_progress", NULL));
+                   item(j, "in_progress", json_make("[]")));
         event_with(j, "response.content_part.added", place(j, true), "part", part(j, false));
     }
     j->in_text = true;

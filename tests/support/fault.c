@@ -80,6 +80,11 @@ static bool fails(const char *name, int error)
     return true;
 }
 
+bool fault_here(const char *name, int error)
+{
+    return fails(name, error);
+}
+
 static bool fails_alloc(const char *name)
 {
     atomic_fetch_add_explicit(&n_allocations, 1, memory_order_relaxed);

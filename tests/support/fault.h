@@ -32,6 +32,10 @@ void fault_arm(uint64_t n);
 /* Calls do what they should again. True: one failed. */
 bool fault_disarm(struct fault *ret);
 
+/* Whether a call that a test watches itself, of another library, is the one that fails; it counts.
+ */
+bool fault_here(const char *name, int error);
+
 /* From now on no pread or pwrite of any thread moves more than this. 0: they move what they can. */
 void fault_short(size_t most);
 
