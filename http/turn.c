@@ -145,6 +145,16 @@ static struct turn *make_place(struct turns *l, struct turn *t)
     return at ? take_out(l, at) : t;
 }
 
+/* A client that has all of its answer may delete the session before the answer's exchange is over,
+ * and the turn comes here. The lock is held. */
+static bool is_deleted(const struct turns *l, const struct turn *t)
+{
+    for (size_t i = 0; i < TURNS_DELETED; i++)
+        if (strcmp(l->deleted[i].id, t->job.session) == 0 && strcmp(l->deleted[i].who, t->who) == 0)
+            return true;
+    return false;
+}
+
 void turns_leave(struct turns *l, struct turn *t, const char *who)
 {
     const uint64_t one = 1;
@@ -162,7 +172,7 @@ void turns_leave(struct turns *l, struct turn *t, const char *who)
     if (has_ended(t))
         drop_question(t);
     (void)pthread_mutex_lock(&l->lock);
-    goes = make_place(l, t);
+    goes = is_deleted(l, t) ? t : make_place(l, t);
     if (goes != t) {
         t->next = l->list;
         l->list = t;
@@ -228,8 +238,12 @@ struct turn *turns_take(struct turns *l, const char *who, const char *path, stru
 static void forget(struct turns *l, const char *who, const char *id)
 {
     struct turn *goes = NULL, **at;
+    struct turn_deleted *d;
 
     (void)pthread_mutex_lock(&l->lock);
+    d = &l->deleted[l->n_deleted++ % TURNS_DELETED];
+    (void)snprintf(d->who, sizeof(d->who), "%s", who);
+    (void)snprintf(d->id, sizeof(d->id), "%s", id);
     at = find(l, who, id, strlen(id));
     if (at && has_ended(*at))
         goes = take_out(l, at);

@@ -27,6 +27,8 @@
 
 #include <poll.h>
 
+#define TURNS_DELETED 32u
+
 struct turn {
     struct ask ask;
     struct job job;
@@ -38,6 +40,11 @@ struct turn {
     bool forgotten; /* nobody is to have it */
 };
 
+/* A session that was deleted, and whose it was. */
+struct turn_deleted {
+    char who[GUARD_NAME_MAX + 1], id[LIVE_ID_LEN + 1];
+};
+
 struct turns {
     struct lives *lives;
     unsigned max;
@@ -46,6 +53,8 @@ struct turns {
     pthread_mutex_t lock; /* of what is below */
     struct turn *list;    /* the one that was left last first */
     unsigned n;
+    struct turn_deleted deleted[TURNS_DELETED]; /* in a ring: the last ones */
+    unsigned n_deleted;
 };
 
 /* wait_s 0: turns end with their client. */

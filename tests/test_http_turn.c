@@ -144,12 +144,38 @@ static void test_whose(void **state)
     close_rig(&r);
 }
 
+/* Deleted by a client that has all of the answer, before its exchange is over. */
+static void test_deleted(void **state)
+{
+    struct problem p = { .kind = PROBLEM_NONE };
+    struct json_object *said = NULL;
+    struct live_ask ask;
+    struct live *s;
+    char id[LIVE_ID_LEN + 1];
+    struct rig r;
+
+    (void)state;
+    open_rig(&r);
+    assert_int_equal(live_take(&r.lives, "a", NULL, 0, &s, &p), 0);
+    (void)snprintf(id, sizeof(id), "%s", s->id);
+    assert_true(live_put(&r.lives, s, true));
+    ask = (struct live_ask){ .lives = &r.lives, .turns = &r.turns, .who = "a", .tail = id };
+    assert_int_equal(turns_delete(&ask, &said, &p), 0);
+    json_free(said);
+    leave_ended(&r, "a", id);
+    assert_false(is_there(&r, id));
+    leave_ended(&r, "b", id); /* another one of that name */
+    assert_true(is_there(&r, id));
+    close_rig(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_each_their_own),
         cmocka_unit_test(test_whose),
+        cmocka_unit_test(test_deleted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
