@@ -5,20 +5,45 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+/* clang-format off */
+#define NEEDS(f) { #f, offsetof(struct backend_ops, f) }
+/* clang-format on */
+
+/* Functions that every backend has: of the others backend.h says what stands for NULL. */
+static const struct {
+    const char *name;
+    size_t at;
+} needed[] = {
+    NEEDS(need),      NEEDS(open),      NEEDS(close), NEEDS(info),   NEEDS(alloc),    NEEDS(free),
+    NEEDS(lock),      NEEDS(host),      NEEDS(put),   NEEDS(get),    NEEDS(clear),    NEEDS(done),
+    NEEDS(eventfd),   NEEDS(set_model), NEEDS(step),  NEEDS(logits), NEEDS(logprobs), NEEDS(hidden),
+    NEEDS(copy_page), NEEDS(move),      NEEDS(norms), NEEDS(fit),    NEEDS(run),      NEEDS(rest),
+};
+
 /* The version before all else: of another one even the names' places may differ. */
 int plugin_check(const struct backend_ops *ops, struct why *why)
 {
-    if (ops->abi == BACKEND_ABI && ops->size == sizeof(*ops))
-        return 0;
-    return why_set(
-        why, -ELIBBAD,
-        "a backend that was built for another version of gistd: found interface %u of %u "
-        "bytes, expected %u of %zu: install gistd and its libraries from one build",
-        ops->abi, ops->size, BACKEND_ABI, sizeof(*ops));
+    if (ops->abi != BACKEND_ABI || ops->size != sizeof(*ops))
+        return why_set(
+            why, -ELIBBAD,
+            "a backend that was built for another version of gistd: found interface %u of %u "
+            "bytes, expected %u of %zu: install gistd and its libraries from one build",
+            ops->abi, ops->size, BACKEND_ABI, sizeof(*ops));
+    for (size_t i = 0; i < sizeof(needed) / sizeof(*needed); i++) {
+        void (*fn)(void);
+
+        memcpy(&fn, (const char *)ops + needed[i].at, sizeof(fn));
+        if (!fn)
+            return why_set(why, -ELIBBAD,
+                           "the backend %s has no function %s, which every backend has", ops->name,
+                           needed[i].name);
+    }
+    return 0;
 }
 
 int plugin_load_entry(const char *path, const char *entry, const void **ret, struct why *why)

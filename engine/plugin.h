@@ -34,7 +34,7 @@ int plugin_load_entry(const char *path, const char *entry, const void **ret, str
 /* By its path. */
 int plugin_load(const char *path, const struct backend_ops **ret, struct why *why);
 
-/* A table of our version: 0, or -ELIBBAD. */
+/* A table of our version, with all that has to be in it: 0, or -ELIBBAD. */
 int plugin_check(const struct backend_ops *ops, struct why *why);
 
 #endif

@@ -1,8 +1,9 @@
 /* tests/test_plugin.c - backends that are loaded when they are asked for (engine/plugin.h). Would
  * catch: a library that is looked for in the current folder or that is not ours and is taken, one
- * of another version that is called, a missing library, driver or device that is not named, "auto"
- * that fails for want of a GPU or does not say why there is none, training on more devices than
- * it has processes, a process that has another's, a name that is taken though it means nothing. */
+ * of another version, or without a function that it should have, that is called, a missing library,
+ * driver or device that is not named, "auto" that fails for want of a GPU or does not say why there
+ * is none, training on more devices than it has processes, a process that has another's, a name
+ * that is taken though it means nothing. */
 #include "engine/devices.h"
 #include "engine/plugin.h"
 #include "engine/tensors.h"
@@ -155,6 +156,12 @@ static void refuses_what_is_not_ours(void **state)
     other = backend_cpu;
     other.size += 8;
     assert_int_equal(plugin_check(&other, NULL), -ELIBBAD);
+    other = backend_cpu;
+    other.need = NULL;
+    why.text[0] = '\0';
+    assert_int_equal(plugin_check(&other, &why), -ELIBBAD);
+    assert_non_null(strstr(why.text, "the backend cpu has no function need,"));
+    assert_int_equal(plugin_check(&backend_cpu, NULL), 0);
 }
 
 static void the_shim_loads(void **state)

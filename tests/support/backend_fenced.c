@@ -351,6 +351,15 @@ static void fenced_close(struct backend *b)
     free(f);
 }
 
+static int fenced_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
+                       struct why *why)
+{
+    struct backend_options scalar = *o;
+
+    scalar.cpu = "scalar";
+    return backend_cpu.need(&scalar, m, ret, why);
+}
+
 static int fenced_open(const struct backend_options *o, struct backend **ret, struct why *why)
 {
     struct fenced *f = calloc(1, sizeof(*f));
@@ -377,6 +386,7 @@ const struct backend_ops backend_fenced = {
     .abi = BACKEND_ABI,
     .size = sizeof(struct backend_ops),
     .name = "fenced",
+    .need = fenced_need,
     .open = fenced_open,
     .close = fenced_close,
     .info = fenced_info,
