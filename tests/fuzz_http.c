@@ -31,7 +31,7 @@ static void require(bool yes, const char *what)
 
 static void put_seed(const char *dir, unsigned n, const char *text)
 {
-    char name[16], body[2048];
+    char name[32], body[2048];
     int len = snprintf(body, sizeof(body), "%c%s", (char)n, text);
 
     (void)snprintf(name, sizeof(name), "%u-%zu", n, strlen(text));
