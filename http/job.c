@@ -70,7 +70,8 @@ static void give_live(struct job *j)
         live_drop(j->lives, s);
         j->session[0] = '\0';
     } else {
-        gist_on_progress(j->base, NULL, NULL);
+        if (j->base) /* else it was stopped before it was open */
+            gist_on_progress(j->base, NULL, NULL);
         leave_conn(s->conn);
         if (!live_put(j->lives, s, !unread))
             j->session[0] = '\0';
@@ -147,6 +148,17 @@ static int on_loading(void *arg, unsigned percent)
     return 0;
 }
 
+/* The daemon of an idle connection went away while nobody looked: nothing was lost yet. */
+static int renew_conn(struct job *j)
+{
+    j->renew = false;
+    j->fresh = true;
+    if (pool_renew(j->pool, j->conn, &j->conn, &j->problem) == 0)
+        return 0;
+    j->conn = NULL;
+    return -1;
+}
+
 static int connect_job(struct job *j)
 {
     struct gist_info info;
@@ -158,6 +170,8 @@ static int connect_job(struct job *j)
     if (j->live) {
         j->conn = j->live->conn;
         j->fresh = true;
+    } else if (j->renew && renew_conn(j) < 0) {
+        return -1;
     } else if (!j->conn && pool_take(j->pool, &j->conn, &j->fresh, &j->problem) < 0) {
         return -1;
     }
@@ -167,44 +181,74 @@ static int connect_job(struct job *j)
     return j->strict_model ? pool_check_model(j->conn, j->ask->model, &j->problem) : 0;
 }
 
+static void fail_open(struct job *j)
+{
+    if (gist_error_code(j->conn) == GIST_E_TRANSPORT && !j->fresh) {
+        j->renew = true;
+        j->state = JOB_OPEN;
+    } else {
+        job_fail(j);
+    }
+}
+
+static void fail_stopped(struct job *j)
+{
+    (void)problem_set(&j->problem, PROBLEM_STOPPED, NULL,
+                      "stopped before all of it was read: nothing of it is kept");
+}
+
+static void on_open(void *arg, int err, gist_session *session)
+{
+    struct job *j = arg;
+
+    if (!j->conn)
+        return;
+    j->waiting = false;
+    if (err == 0) {
+        j->base = session;
+        j->state = JOB_OPENED;
+    } else if (err == -ECANCELED && j->stopped) {
+        fail_stopped(j);
+    } else {
+        fail_open(j);
+    }
+}
+
+/* It may have to wait for that: for the end of a step, or while the model comes back. */
 static void open_session(struct job *j)
 {
     struct gist_policy policy = j->ask->policy;
 
-    policy.label = j->label;
-    if (gist_open(j->conn, &policy, &j->base) == 0)
+    if (connect_job(j) < 0)
         return;
-    /* The daemon went away while nobody looked: nothing was lost yet. */
-    if (gist_error_code(j->conn) == GIST_E_TRANSPORT && !j->fresh) {
-        j->fresh = true;
-        if (pool_renew(j->pool, j->conn, &j->conn, &j->problem) < 0) {
-            j->conn = NULL;
-            return;
-        }
-        if (gist_open(j->conn, &policy, &j->base) == 0)
-            return;
+    if (j->live && j->live->session) {
+        j->base = j->live->session;
+        j->state = JOB_OPENED;
+        return;
     }
-    job_fail(j);
+    if (job_set_deadline(j) < 0)
+        return;
+    policy.label = j->label;
+    j->state = JOB_OPENING;
+    j->waiting = true;
+    if (gist_open_start(j->conn, &policy, on_open, j, &j->request) < 0) {
+        j->waiting = false;
+        fail_open(j);
+    }
 }
 
 /* A live one is open, or is from now on. */
-static void take_session(struct job *j)
+static void tell_session(struct job *j)
 {
     struct live *s = j->live;
 
-    if (connect_job(j) < 0)
-        return;
-    if (s && s->session)
-        j->base = s->session;
-    else
-        open_session(j);
-    if (s && j->base && !s->session)
+    if (s && !s->session)
         live_opened(j->lives, s, j->base);
     if (s) {
         (void)snprintf(j->session, sizeof(j->session), "%s", s->id);
         j->n_turns = s->n_turns;
     }
-    if (!j->problem.kind && j->ask->stream && j->voice->opened)
+    if (j->ask->stream && j->voice->opened)
         j->voice->opened(j);
 }
 
@@ -237,8 +281,7 @@ static void on_read(void *arg, int err, const struct gist_result *result)
         return;
     j->waiting = false;
     if (err == -ECANCELED && j->stopped) {
-        (void)problem_set(&j->problem, PROBLEM_STOPPED, NULL,
-                          "stopped before all of it was read: nothing of it is kept");
+        fail_stopped(j);
         return;
     }
     if (err < 0) {
@@ -301,9 +344,11 @@ static void read_prompt(struct job *j)
     struct gist_info info;
     int r;
 
-    take_session(j);
-    if (j->problem.kind)
+    tell_session(j);
+    if (j->stopped) { /* too late for the daemon to hear of it */
+        fail_stopped(j);
         return;
+    }
     gist_on_progress(j->base, on_progress, j);
     gist_info(j->conn, &info);
     if (check_tools(j, &info) < 0 || job_set_deadline(j) < 0)
@@ -368,7 +413,10 @@ static void advance(struct job *j)
         if (j->ask->n_prompts == 0)
             begin_nothing(j);
         else
-            read_prompt(j);
+            open_session(j);
+        break;
+    case JOB_OPENED:
+        read_prompt(j);
         break;
     case JOB_CONTINUING:
         continue_answer(j);
@@ -441,7 +489,7 @@ static int wait_once(struct job *j, int timeout_ms)
     if (p[3].revents)
         stop(j);
     /* A daemon that died tells it to the callbacks of what was open. */
-    if (p[0].revents && gist_dispatch(j->conn) < 0)
+    if (p[0].revents && gist_dispatch(j->conn) < 0 && !j->renew)
         job_fail(j);
     return 0;
 }
@@ -456,7 +504,7 @@ static void tick(struct job *j)
     /* A picture may be more than is taken at once: to who reads slowly it comes when the last one
      * was taken, or `out` would grow. */
     if (!j->voice->tick_ms || !j->ask->stream || j->unheard || !j->waiting || j->problem.kind ||
-        j->out.len > j->out_at || left_ms(j->tick_ns) > 0)
+        j->state == JOB_OPENING || j->out.len > j->out_at || left_ms(j->tick_ns) > 0)
         return;
     j->voice->tick(j);
     j->tick_ns = clock_ns() + j->voice->tick_ms * CLOCK_MS;
@@ -465,8 +513,9 @@ static void tick(struct job *j)
 /* Until the client wants to hear of us, or the voice has something to say. */
 static int wait_ms(const struct job *j, uint64_t until)
 {
-    return clock_sooner_ms(left_ms(until),
-                           j->voice->tick_ms && !j->unheard ? left_ms(j->tick_ns) : -1);
+    bool ticks = j->voice->tick_ms && !j->unheard && j->state != JOB_OPENING;
+
+    return clock_sooner_ms(left_ms(until), ticks ? left_ms(j->tick_ns) : -1);
 }
 
 enum job_event job_wait(struct job *j, int timeout_ms)

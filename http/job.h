@@ -1,13 +1,13 @@
 /* http/job.h - an ask being answered: on one thread, by one connection to the daemon.
  *
  *            job_wait()
- *   OPEN ----------------> READING ----> CONTINUING ------> CHOICE
- *    ^   a session         the prompt    what the answer      |  all answers to it at once
- *    |                                   begins with          v
- *    |                                                    ANSWERING
- *    |                                                        |  told to the end
- *    |                     prompts left                       v
- *    +---------------------------------------------------- ANSWERED ------------------> ENDED
+ *   OPEN -> OPENING -> OPENED -> READING ----> CONTINUING ------> CHOICE
+ *    ^      a session            the prompt    what the answer      |  all answers to it at once
+ *    |                                         begins with          v
+ *    |                                                          ANSWERING
+ *    |                                                              |  told to the end
+ *    |                     prompts left                             v
+ *    +---------------------------------------------------------- ANSWERED -------------> ENDED
  *
  * The thread waits in poll() for the daemon, for the program's end, and for the client: one that
  * leaves ends the job whatever it is at, also while a prompt is read. What a voice (http/say.h)
@@ -37,6 +37,8 @@ struct voice;
 
 enum job_state {
     JOB_OPEN,
+    JOB_OPENING,
+    JOB_OPENED,
     JOB_READING,
     JOB_CONTINUING,
     JOB_CHOICE,
@@ -108,6 +110,7 @@ struct job {
     size_t prompt; /* that it is at: behind the last one when all are answered */
     enum job_state state;
     bool begun, fresh, waiting; /* waiting: a request is open */
+    bool renew;                 /* it is dead, and another one will do */
     bool stopped;               /* somebody wants no more of the answer */
     unsigned loading; /* percent of a model that comes back (gistd --idle); 0, 100: it is there */
     uint64_t tick_ns; /* when the voice is to tick */

@@ -160,7 +160,8 @@ static void greet(struct fake_daemon *d, int listener)
                                                    .segment_default = 64,
                                                    .outputs = !d->older,
                                                    .several = !d->older,
-                                                   .realms = !d->older } });
+                                                   .realms = !d->older,
+                                                   .deadlines = !d->older } });
 }
 
 static void run_child(struct fake_daemon *d, int listener, fake_script *script, void *arg)

@@ -20,7 +20,7 @@ struct fake_daemon {
     char dir[64], path[96];
     pid_t pid;
 
-    bool older; /* knows no outputs, several answers, realms */
+    bool older; /* knows no outputs, several answers, realms, deadlines */
 
     /* The child's. */
     int sock;
