@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "daemon/batch_inner.h"
+#include "daemon/hydrate.h"
 #include "daemon/log.h"
 #include "daemon/masker.h"
 #include "daemon/room.h"
@@ -42,6 +43,13 @@ static bool behind(const struct request *r)
 static bool runs(const struct request *r)
 {
     return r->phase == REQUEST_RUN || (r->phase == REQUEST_WORK && request_away(r));
+}
+
+/* Its turn goes on between steps (daemon/ranking.h), and what it takes there is charged to who has
+ * wanted something all the time. */
+static bool ranks(const struct request *r)
+{
+    return r->phase == REQUEST_WORK && r->ranking;
 }
 
 /* It is interactive, or one that is waits for what it reads. */
@@ -141,6 +149,7 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     /* It has found out that its memory wants runs first: the next step has them. */
     if (!has && !upkeep && r->phase == REQUEST_RUN)
         b->waits |= behind(r);
+    b->waits |= ranks(r);
     if (!has)
         return false;
     if (!request_whole(r)->times.began_at)
@@ -439,9 +448,10 @@ static void settle(struct sched *s, struct batch *b)
     struct request *r;
 
     TAILQ_FOREACH (r, &s->active, link) {
+        if (runs(r) || ranks(r))
+            r->client->owner->portion.wants = r->client->unit->portion.wants = true;
         if (!runs(r))
             continue;
-        r->client->owner->portion.wants = r->client->unit->portion.wants = true;
         if (r->memory)
             memory_settle(r->memory, &settle_end);
         if (request_back(r) && r->phase == REQUEST_WORK) /* it is, now */
@@ -466,6 +476,7 @@ static void compose(struct sched *s, struct batch *b)
     b->n_reading[WIRE_INTERACTIVE] = b->n_reading[WIRE_BACKGROUND] = 0;
     b->waits = s->yields = false;
     s->n_scoring = s->n_paused = 0;
+    s->rank_left = HYDRATE_SLICE_IDS;
     b->max_rows = max_rows;
     settle(s, b);
     if (b->n_reading[WIRE_INTERACTIVE] + b->n_reading[WIRE_BACKGROUND] > 0)

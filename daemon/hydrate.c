@@ -154,10 +154,6 @@ static int rank(const struct memory *m, const uint32_t *prompt, uint32_t n, floa
 
 /* --- in slices -------------------------------------------------------------------------------- */
 
-/* Ids of a slice, of the two looks that they get: two to three milliseconds. There is one slice a
- * step: shorter ones would have a prompt behind a million ids wait for dozens of steps. */
-#define SLICE_IDS 262144u
-
 struct rank_job *hydrate_rank_begin(const struct memory *m, const uint32_t *prompt,
                                     uint32_t n_prompt)
 {
@@ -171,7 +167,7 @@ struct rank_job *hydrate_rank_begin(const struct memory *m, const uint32_t *prom
 
 bool hydrate_rank_go(struct rank_job *j)
 {
-    return !j || rank_go(j, SLICE_IDS);
+    return rank_go(j, HYDRATE_SLICE_IDS);
 }
 
 /* NULL: they are not of what is packed now. */
@@ -181,6 +177,11 @@ static const float *current_scores(const struct rank_job *j, const struct memory
     const float *score = j ? rank_scores(j, &n) : NULL;
 
     return n == m->ladder.n_at[1] ? score : NULL;
+}
+
+bool hydrate_is_ranked(const struct memory *m, const struct rank_job *by)
+{
+    return current_scores(by, m) != NULL;
 }
 
 /* Scores of the packed segments, to be freed; NULL: no memory. */
@@ -507,26 +508,38 @@ static struct hydrate_job *more(struct memory *m, const float *score, float *awa
     return begin(m, j);
 }
 
-struct hydrate_job *hydrate_more(struct memory *m, uint32_t n)
+bool hydrate_can_more(const struct memory *m)
+{
+    return m->hydrate > 0 && m->ladder.n_at[1] > 0 && memory_exact(m) && !m->seq->gist_every &&
+           m->seq->n_tokens == m->n_ids && m->overlay.n < OVERLAY_MAX &&
+           m->hydration.n < OVERLAY_MAX;
+}
+
+struct hydrate_job *hydrate_more_ranked(struct memory *m, uint32_t n, const struct rank_job *by)
 {
     uint32_t n_packed = m->ladder.n_at[1], asked;
     struct hydrate_job *j = NULL;
-    float *score;
+    float *score, *away;
 
-    if (m->hydrate == 0 || n_packed == 0 || !memory_exact(m) || m->seq->gist_every ||
-        m->seq->n_tokens != m->n_ids || m->overlay.n == OVERLAY_MAX ||
-        m->hydration.n == OVERLAY_MAX)
+    if (!hydrate_can_more(m))
         return NULL;
     asked = m->turn.to > 0 ? m->turn.from : m->n_ids - n;
-    score = malloc(2 * (size_t)n_packed * sizeof(*score));
-    if (score && rank(m, m->seq->tokens + m->n_ids - n, n, score) == 0) {
+    score = scores_of(m, m->seq->tokens + m->n_ids - n, n, by);
+    away = malloc(n_packed * sizeof(*away));
+    if (score && away) {
         /* The answer's words are in the answer, and the question's in the question. */
         for (uint32_t k = asked / m->seq->seg_len; k < n_packed; k++)
             score[k] = 0;
-        j = more(m, score, score + n_packed);
+        j = more(m, score, away);
     }
     free(score);
+    free(away);
     return j;
+}
+
+struct hydrate_job *hydrate_more(struct memory *m, uint32_t n)
+{
+    return hydrate_more_ranked(m, n, NULL);
 }
 
 /* --- ahead of a prompt ------------------------------------------------------------------------ */

@@ -80,14 +80,19 @@ struct hydration {
 struct hydrate_job;
 struct rank_job;
 
-/* Ranks what is packed now for a prompt, in slices: hydrate_rank_go, of which one takes three
- * milliseconds at most, until it is true; then rank_drop. A text of a million ids takes 20 ms, and
- * those who wait for the next step are not to wait for that. NULL: there is nothing to rank, or no
- * memory, and hydrate_rank_go is true of it; who has none ranks in one go. Only as long as the
- * memory is there, whatever becomes of it otherwise. */
+/* Ids of a slice, of the two looks that they get: two to three milliseconds. There is one slice a
+ * step: shorter ones would have a prompt behind a million ids wait for dozens of steps. */
+#define HYDRATE_SLICE_IDS 262144u
+
+/* Ranks what is packed now for a prompt, in slices: hydrate_rank_go until it is true; then
+ * rank_drop. A text of a million ids takes 20 ms, and those who wait for the next step are not to
+ * wait for that (daemon/ranking.h). NULL: there is nothing to rank, or no memory; who has none
+ * ranks in one go. Only as long as the memory is there, whatever becomes of it otherwise. */
 struct rank_job *hydrate_rank_begin(const struct memory *m, const uint32_t *prompt,
                                     uint32_t n_prompt);
 bool hydrate_rank_go(struct rank_job *j);
+/* It is of just what is packed now. */
+bool hydrate_is_ranked(const struct memory *m, const struct rank_job *by);
 
 /* The memory is not behind, or only with ids that were taken back (memory_reread), and is about to
  * read these and n_left more; the last n_prompt of all are a prompt. NULL: it is done, whatever
@@ -104,6 +109,8 @@ struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *promp
  * in the place of what they point to less; nothing is computed again. NULL: as above. */
 #define HYDRATE_EVERY 32u
 struct hydrate_job *hydrate_more(struct memory *m, uint32_t n);
+/* The same by a ranking of these ids, likewise. */
+struct hydrate_job *hydrate_more_ranked(struct memory *m, uint32_t n, const struct rank_job *by);
 /* The same with segments that somebody chose, n <= OVERLAY_MAX of them, the most wanted first. */
 struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n);
 /* -EAGAIN: call again after tier_pump, or when the memory is not behind any more. 0: it is done and
@@ -124,8 +131,9 @@ void hydrate_fetch_drop(struct memory *m);
 /* The sequence was taken back, and the ladder with it. */
 void hydrate_fetch_cut(struct memory *m);
 
-/* A prompt may bring something back. */
+/* A prompt may bring something back; and so may an answer that is being written. */
 bool hydrate_can(const struct memory *m);
+bool hydrate_can_more(const struct memory *m);
 /* There are hydrated segments. */
 bool hydrate_is_on(const struct memory *m);
 /* All segments are what the ladder says, but for those that lag. */

@@ -43,6 +43,21 @@ struct portion *portion_next(const struct portion_list *l, uint32_t *ret_n, uint
     return best;
 }
 
+/* What is left counts with the next: a slow model's row takes longer than most of what is charged.
+ */
+void portion_spent(struct portion *x, uint64_t ns, double ns_per_row)
+{
+    uint64_t rows;
+
+    x->spent_ns += ns;
+    if (ns_per_row <= 0 || (double)x->spent_ns < ns_per_row)
+        return;
+    rows = (uint64_t)((double)x->spent_ns / ns_per_row);
+    ns = (uint64_t)((double)rows * ns_per_row);
+    x->had += rows;
+    x->spent_ns -= ns < x->spent_ns ? ns : x->spent_ns;
+}
+
 /* n > 0. With more readers than parts of PACE_TOKENS_MIN the last ones get nothing in this step:
  * lines turn, so they are the first of the next one. */
 uint32_t portion_even(uint32_t tokens, uint32_t n)

@@ -19,6 +19,7 @@ struct portion {
     TAILQ_ENTRY(portion) link;
     void *of;           /* an owner, or a unit */
     uint64_t had;       /* rows of steps, as turns count them */
+    uint64_t spent_ns;  /* of portion_spent, less than a row's */
     bool wants, waited; /* something of the next step, of the last one */
     uint32_t n_waiting; /* batch.c: of its own who read; an owner's units, a unit's clients */
 };
@@ -32,6 +33,9 @@ void portion_turn(struct portion_list *l);
 struct portion *portion_next(const struct portion_list *l, uint32_t *ret_n, uint64_t *ret_most);
 /* Its part of so many tokens, of n who wait. */
 uint32_t portion_part(const struct portion *x, uint32_t tokens, uint32_t n, uint64_t most);
+/* Others waited for it so long outside of steps: it had as many rows as are read in that time. 0 a
+ * row: that is not known yet, and is charged when it is. */
+void portion_spent(struct portion *x, uint64_t ns, double ns_per_row);
 /* An even part of so many tokens for the first of n; none is too small to be worth its step: rather
  * than that, those at the end of the line wait. */
 uint32_t portion_even(uint32_t tokens, uint32_t n);

@@ -279,6 +279,13 @@ bool rank_go(struct rank_job *j, uint32_t n)
     return j->weighed && j->segment == j->n_segments;
 }
 
+uint64_t rank_left(const struct rank_job *j)
+{
+    uint64_t n_segments = j->n_segments - j->segment + (j->weighed ? 0 : j->n_segments);
+
+    return n_segments * j->seg_len;
+}
+
 const float *rank_scores(const struct rank_job *j, uint32_t *ret_n)
 {
     *ret_n = j->n_segments;

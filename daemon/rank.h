@@ -46,6 +46,8 @@ int rank_score(const struct rank_words *words, const struct rank_text *t, float 
  * that change meanwhile make other scores, and do no harm. */
 int rank_begin(const struct rank_words *words, const struct rank_text *t, struct rank_job **ret);
 bool rank_go(struct rank_job *j, uint32_t n);
+/* Ids that are still to be looked at; each counts twice. */
+uint64_t rank_left(const struct rank_job *j);
 /* As above, the job's. ret_n: how many. */
 const float *rank_scores(const struct rank_job *j, uint32_t *ret_n);
 void rank_drop(struct rank_job *j); /* NULL: nothing */

@@ -6,8 +6,9 @@
 
 #include "daemon/append.h"
 #include "daemon/kept.h"
+#include "daemon/part.h"
 #include "daemon/prompt.h"
-#include "daemon/rank.h"
+#include "daemon/ranking.h"
 
 #include "base/clock.h"
 #include "daemon/reply.h"
@@ -37,10 +38,9 @@ struct append {
     uint32_t n_turn;              /* the last so many ids ask something; 0: that is not known */
     uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
     bool hydrated;                /* that is done */
-    uint64_t part; /* more of this session's text comes: what it may point to is fetched; 0: none */
-    struct hydrate_job *hydrate; /* under way; NULL: none */
-    bool ranks;                  /* what is packed, for the prompt or a part of one */
-    struct rank_job *ranking;    /* NULL: it does not, or there is nothing to rank */
+    struct hydrate_job *hydrate;  /* under way; NULL: none */
+    struct ranking ranking;       /* of what is packed, for the prompt */
+    bool fetched; /* what the prompt may point to, while the text before it is read */
     bool special, open_answer;
     enum chat_at chat_after;
     append_done_fn *done_fn;   /* NULL: the reply is Appended */
@@ -281,38 +281,6 @@ static void finish(struct sched *s, struct request *r)
     request_finish(s, r);
 }
 
-/* A prompt that comes in parts is short; longer text is to be read, and points to nothing yet. */
-#define PART_BYTES 2048u
-#define PART_AFTER 16384u
-/* What is to come before it is ranked for again, of what there was. */
-#define PART_SHARE 4u
-
-static bool wants_part(const struct request *r, const struct wire_req *m)
-{
-    const struct session *x = r->session;
-
-    return m->u.append.kind != WIRE_APPEND_TOKENS && x->parts.len > 0 &&
-           x->parts.len <= PART_AFTER && hydrate_may_fetch(&x->memory);
-}
-
-/* It takes a slice of work, but no session: who sends the next part without waiting for this one's
- * answer is not to find it busy. */
-static int start_part(struct request *r)
-{
-    struct append *a = calloc(1, sizeof(*a));
-
-    r->state = a;
-    if (!a)
-        return -ENOMEM;
-    a->part = r->session->id;
-    count(r);
-    set_last(r); /* kept for work() */
-    r->session->busy = NULL;
-    r->session = NULL;
-    r->memory = NULL;
-    return 0;
-}
-
 static int append_start(struct sched *s, struct request *r, const struct wire_req *m,
                         const uint8_t *bulk)
 {
@@ -327,63 +295,14 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
             ((struct append *)r->state)->tells = m->u.append.progress;
         return e;
     }
-    if (e == 0 && wants_part(r, m))
-        return start_part(r);
+    if (e == 0 && part_wants(r, m)) {
+        count(r);
+        set_last(r); /* kept for the end of that */
+        return part_start(r);
+    }
     if (e == 0)
         finish(s, r);
     return e;
-}
-
-/* --- work: a part ----------------------------------------------------------------------------- */
-
-/* Some of the text has come since the last one was ranked for: a share of it, or a text that comes
- * byte by byte is ranked for with each of them. */
-static bool has_grown(const struct session *x)
-{
-    return x->parts.len > x->parts_ranked + x->parts_ranked / PART_SHARE;
-}
-
-/* By the last words of what is there. An error is none: nothing is fetched. */
-static struct rank_job *rank_for_part(struct sched *s, struct session *x)
-{
-    const struct encode_text *t = &x->parts;
-    size_t len = t->len < PART_BYTES ? t->len : PART_BYTES, n = 0, got;
-    struct rank_job *ret = NULL;
-    struct vocab_encoder *e;
-    uint32_t *ids = malloc(PART_BYTES * sizeof(*ids));
-    int err = ids ? vocab_encoder_new(s->served.vocab, &e) : -ENOMEM;
-
-    if (err == 0) {
-        vocab_encoder_start(e, t->s + t->len - len, len, false);
-        do {
-            err = vocab_encoder_next(e, ids + n, PART_BYTES - n, &got);
-            n += err < 0 ? 0 : got;
-        } while (err == 0 && n < PART_BYTES);
-        vocab_encoder_free(e);
-    }
-    if (err >= 0 && n > 0)
-        ret = hydrate_rank_begin(&x->memory, ids, (uint32_t)n);
-    free(ids);
-    x->parts_ranked = t->len;
-    return ret;
-}
-
-/* A slice a call. Whoever has the session by now goes on with all of the text, or has nothing to do
- * with it: the ranking is looked at only while the session is there, and at rest. */
-static void work_part(struct sched *s, struct request *r)
-{
-    struct append *a = r->state;
-    struct session *x = client_find_session(r->client, a->part);
-
-    if (x && !x->busy && !x->closing && !x->lost && x->parts.len > 0) {
-        if (!a->ranks && has_grown(x))
-            a->ranking = rank_for_part(s, x);
-        a->ranks = true;
-        if (!hydrate_rank_go(a->ranking))
-            return;
-        hydrate_fetch_ranked(&x->memory, a->ranking);
-    }
-    request_finish(s, r);
 }
 
 /* --- work: encode, then take pages ------------------------------------------------------------ */
@@ -579,21 +498,6 @@ static bool take_over(struct sched *s, struct append *a, struct memory *m)
     return true;
 }
 
-/* A prompt with nothing before it: what it points to is ranked here, in slices, since its one step
- * would have others wait for that. Behind other text, which takes its time to be read, it is ranked
- * when that is (hydrate). False: not all of it yet. */
-static bool rank(struct append *a, const struct memory *m, uint32_t n_left)
-{
-    const uint32_t *ids = a->encode.ids + a->encode.n_ids - a->n_prompt;
-
-    if (a->n_prompt == 0 || n_left > a->n_prompt)
-        return true;
-    if (!a->ranks)
-        a->ranking = hydrate_rank_begin(m, ids, a->n_prompt);
-    a->ranks = true;
-    return hydrate_rank_go(a->ranking);
-}
-
 /* False: it waits, as long as take_over does or for pages that are being written to the disk. */
 static bool begin(struct sched *s, struct request *r, struct append *a)
 {
@@ -604,13 +508,8 @@ static bool begin(struct sched *s, struct request *r, struct append *a)
     if (!take_over(s, a, m))
         return false;
     n = (uint32_t)a->encode.n_ids - a->done;
-    if (!rank(a, m, n))
-        return true;
     if (!fits_pool(s, r, n))
         return r->phase != REQUEST_WORK;
-    /* While the text before it is read. */
-    if (a->n_prompt > 0 && n > a->n_prompt)
-        hydrate_fetch(m, a->encode.ids + a->encode.n_ids - a->n_prompt, a->n_prompt);
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
     if (memory_room(m) >= n && seq_reserve(q, n) < 0)
@@ -623,8 +522,8 @@ bool append_work(struct sched *s, struct request *r)
     struct append *a = r->state;
     int e;
 
-    if (a->part) {
-        work_part(s, r);
+    if (r->ranking) {
+        (void)ranking_go(s, r, &a->ranking);
         return true;
     }
     e = a->ready ? 1 : encode_step(&a->encode);
@@ -648,15 +547,59 @@ struct append_progress append_progress(const struct request *r)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* Before the prompt: what it points to comes back. False: that is under way. */
-static bool hydrate(struct append *a, struct memory *m)
+static uint32_t append_left(const struct request *r)
 {
+    const struct append *a = r->state;
+
+    return (uint32_t)a->encode.n_ids - a->done;
+}
+
+/* So many of the last ids may be a question. */
+static uint32_t asks(const struct sched *s, const struct append *a)
+{
+    return prompt_len(s->served.vocab, a->encode.ids, (uint32_t)a->encode.n_ids);
+}
+
+/* The last n ids point to what is packed: that is ranked. False: not yet. */
+static bool ranks(struct sched *s, struct request *r, uint32_t n)
+{
+    struct append *a = r->state;
+
+    return ranking_ready(s, r, &a->ranking, r->memory, a->encode.ids + a->encode.n_ids - n, n);
+}
+
+/* What the prompt is likely to point to comes from the disk while the text before it is read.
+ * False: it is being ranked. */
+static bool fetch(struct sched *s, struct request *r)
+{
+    struct append *a = r->state;
+
+    if (a->n_prompt == 0 || !hydrate_may_fetch(r->memory))
+        a->fetched = true;
+    if (a->fetched)
+        return true;
+    if (!ranks(s, r, a->n_prompt))
+        return false;
+    a->fetched = true;
+    hydrate_fetch_ranked(r->memory, a->ranking.job);
+    return true;
+}
+
+/* Before the prompt: what it points to comes back. False: that is under way. */
+static bool hydrate(struct sched *s, struct request *r)
+{
+    struct append *a = r->state;
+    struct memory *m = r->memory;
     uint32_t n = (uint32_t)a->encode.n_ids;
 
+    if (!a->hydrated && hydrate_can(m) && !ranks(s, r, a->n_prompt)) {
+        trace_waits(a->times);
+        return false;
+    }
     if (!a->hydrated) {
         a->hydrated = true;
         a->hydrate = hydrate_begin_ranked(m, a->encode.ids + n - a->n_prompt, a->n_prompt,
-                                          n - a->done, a->ranking);
+                                          n - a->done, a->ranking.job);
     }
     if (a->hydrate)
         trace_waits(a->times);
@@ -668,24 +611,35 @@ static bool hydrate(struct append *a, struct memory *m)
 }
 
 /* How many of the ids come next. 0: not yet. */
-static uint32_t next_ids(struct append *a, struct memory *m)
+static uint32_t next_ids(struct sched *s, struct request *r)
 {
-    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
+    const struct append *a = r->state;
+    uint32_t left = append_left(r);
 
     if (left > a->n_prompt)
-        return left - a->n_prompt;
-    return a->n_prompt == 0 || hydrate(a, m) ? left : 0;
+        return fetch(s, r) ? left - a->n_prompt : 0;
+    return a->n_prompt == 0 || hydrate(s, r) ? left : 0;
+}
+
+/* The last ids of a text that is not known to ask, but may: before they are read what they point to
+ * is ranked, so that it can come at once when they are (append_rows). False: not yet. */
+static bool guesses(struct sched *s, struct request *r)
+{
+    const struct append *a = r->state;
+    uint32_t n = a->n_turn ? 0 : asks(s, a);
+
+    return n == 0 || !hydrate_may_fetch(r->memory) || ranks(s, r, n);
 }
 
 bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
-    uint32_t left = (uint32_t)a->encode.n_ids - a->done, next;
+    uint32_t left = append_left(r), next;
 
     if (r->cancelled)
         return false;
-    next = next_ids(a, r->memory);
-    if (next == 0 || !request_room(s, r, &max))
+    next = next_ids(s, r);
+    if (next == 0 || !request_room(s, r, &max) || (max >= left && next == left && !guesses(s, r)))
         return false;
     *ret = (struct forward_run){ .seq = &r->session->seq,
                                  .tokens = a->encode.ids + a->done,
@@ -704,13 +658,6 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
     return false;
 }
 
-static uint32_t append_left(const struct request *r)
-{
-    const struct append *a = r->state;
-
-    return (uint32_t)a->encode.n_ids - a->done;
-}
-
 /* n_out is 1 with the last ids, whose logits are the answer's first, and 0 before them. */
 void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n)
 {
@@ -727,12 +674,10 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
     session->row_valid = true;
     session->has_pending = false;
     session_appended(session, a->chat_after);
-    session->n_asks =
-        a->n_turn ? 0 : prompt_len(s->served.vocab, a->encode.ids, (uint32_t)a->encode.n_ids);
+    session->n_asks = a->n_turn ? 0 : asks(s, a);
     a->reading = false;
-    if (session->n_asks > 0) /* it may, and before it is known to */
-        hydrate_fetch(r->memory, session->seq.tokens + r->memory->n_ids - session->n_asks,
-                      session->n_asks);
+    if (session->n_asks > 0 && a->ranking.job) /* before it is known to */
+        hydrate_fetch_ranked(r->memory, a->ranking.job);
     r->usage.computed_tokens = a->done - a->shared - a->restored;
     r->usage.shared_tokens = a->shared;
     r->usage.restored_tokens = a->restored;
@@ -741,16 +686,17 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
 }
 
 /* Before the session changes hands or goes: the disk may still be writing to its pages. */
-static void stop_restore(struct append *a)
+static void stop_restore(struct request *r)
 {
+    struct append *a = r->state;
+
     if (!a)
         return;
     tier_restore_drop(a->restore);
     a->restore = NULL;
     hydrate_drop(a->hydrate);
     a->hydrate = NULL;
-    rank_drop(a->ranking);
-    a->ranking = NULL;
+    ranking_drop(r, &a->ranking);
 }
 
 void append_undo(struct sched *s, struct request *r)
@@ -758,7 +704,7 @@ void append_undo(struct sched *s, struct request *r)
     struct append *a = r->state;
 
     (void)s;
-    stop_restore(a);
+    stop_restore(r);
     /* Before that the sequence is as it was. */
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
@@ -772,10 +718,6 @@ static void append_cancel(struct sched *s, struct request *r)
     const struct append *a = r->state;
     uint32_t n = a ? (uint32_t)a->encode.n_ids : 0, kept;
 
-    if (a && a->part) { /* it is there already */
-        request_finish(s, r);
-        return;
-    }
     if (!a || !a->reading) {
         request_fail_cancelled(s, r, " before any of the text was read");
         return;
@@ -796,7 +738,7 @@ void append_fini(struct request *r)
 {
     struct append *a = r->state;
 
-    stop_restore(a);
+    stop_restore(r);
     if (a)
         encode_fini(&a->encode);
     free(a);

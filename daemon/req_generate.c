@@ -32,6 +32,7 @@
 #include "daemon/logprobs.h"
 #include "daemon/lookup.h"
 #include "daemon/masker.h"
+#include "daemon/ranking.h"
 #include "daemon/reply.h"
 #include "daemon/room.h"
 #include "daemon/sched.h"
@@ -56,6 +57,8 @@ struct generate {
     uint32_t n_more; /* tokens of the answer when it was last looked what else they point to */
     bool brings;     /* what they point to comes */
     bool asks;       /* what the text asks about is to be there first */
+    uint32_t n_asks; /* tokens of the text's end that ask, and are being ranked for */
+    struct ranking ranking;      /* of what is packed, for these or the answer's own */
     struct hydrate_job *hydrate; /* under way; NULL: none */
     uint64_t first_ns;           /* when the first token was there; 0: not yet */
 
@@ -416,16 +419,25 @@ static bool takes_page(struct session *session)
 
 /* A long text may end with a question, which was read as the text was. Before it is answered it is
  * read again, behind what it points to. False: there is nothing of the kind. */
-static bool ask(struct request *r)
+static bool ask(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
     struct session *session = r->session;
-    uint32_t n = session_ask(session);
+    struct memory *m = &session->memory;
+    const uint32_t *ids;
 
-    if (n == 0)
+    if (g->n_asks == 0)
+        g->n_asks = session_ask(session);
+    if (g->n_asks == 0)
         return false;
-    g->hydrate =
-        hydrate_begin(&session->memory, session->seq.tokens + session_len(session) - n, n, 1);
+    ids = session->seq.tokens + session_len(session) - g->n_asks;
+    if (hydrate_can(m) && !ranking_ready(s, r, &g->ranking, m, ids, g->n_asks)) {
+        trace_waits(&r->times);
+        return true;
+    }
+    g->hydrate = hydrate_begin_ranked(m, ids, g->n_asks, 1, g->ranking.job);
+    ranking_drop(r, &g->ranking);
+    g->n_asks = 0;
     g->asks = true;
     r->phase = REQUEST_RUN;
     return true;
@@ -479,17 +491,28 @@ static bool may_hydrate(const struct memory *m)
     return m->ladder.n_at[1] > 0 || hydrate_is_on(m);
 }
 
-/* Now and then: the words of the answer so far may point to something that is not there. */
-static void ask_more(struct request *r)
+/* Now and then: the words of the answer so far may point to something that is not there. False:
+ * that is being ranked. */
+static bool ask_more(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
+    struct memory *m = r->memory;
     uint32_t n = r->usage.generated_tokens - g->n_more;
 
-    if (!is_more_due(r) || g->hydrate || memory_behind(r->memory))
-        return;
+    if (!is_more_due(r) || g->hydrate || memory_behind(m))
+        return true;
+    if (n > m->n_ids)
+        n = m->n_ids;
+    if (hydrate_can_more(m) &&
+        !ranking_ready(s, r, &g->ranking, m, m->seq->tokens + m->n_ids - n, n)) {
+        trace_waits(&r->times);
+        return false;
+    }
     g->n_more = r->usage.generated_tokens;
-    g->hydrate = hydrate_more(r->memory, n < r->memory->n_ids ? n : r->memory->n_ids);
-    g->brings = g->hydrate || hydrate_is_on(r->memory);
+    g->hydrate = hydrate_more_ranked(m, n, g->ranking.job);
+    ranking_drop(r, &g->ranking);
+    g->brings = g->hydrate || hydrate_is_on(m);
+    return true;
 }
 
 /* The first token, from the logits that the last append left. */
@@ -498,13 +521,15 @@ static bool generate_work(struct sched *s, struct request *r)
     struct generate *g = r->state;
     int e;
 
+    if (r->ranking && (!ranking_go(s, r, &g->ranking) || r->phase == REQUEST_RUN))
+        return true;
     if (g->form.kind) {
         e = form_make(s, r, &g->form);
         if (e == 0 && form_fits(s, r, &g->form, limit_of(r)) && !r->session->row_valid)
             r->phase = REQUEST_RUN; /* the pending token is read first */
         return e != -EAGAIN;
     }
-    if (ask(r))
+    if (ask(s, r))
         return true;
     if (context_full(r->session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
@@ -525,8 +550,7 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     (void)max;
     if (r->cancelled || !answer_has_room(&g->answer))
         return false;
-    ask_more(r);
-    if (!is_asked(r))
+    if (!ask_more(s, r) || !is_asked(r))
         return false;
     if (context_full(session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
@@ -643,15 +667,14 @@ static void generate_draft(struct sched *s, struct request *r, uint32_t n_rows, 
 
 /* What generate_plan looks at before a token is read, with the same effects; where it would wait or
  * end the answer, that is left to the next step. */
-static bool goes_on(struct request *r)
+static bool goes_on(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
     struct session *session = r->session;
 
     if (r->cancelled || !answer_has_room(&g->answer) || memory_behind(r->memory) ||
-        (is_more_due(r) && may_hydrate(r->memory)))
+        (is_more_due(r) && may_hydrate(r->memory)) || !ask_more(s, r))
         return false;
-    ask_more(r);
     return !memory_full(r->memory, session->has_pending) &&
            session_len(session) < session->seq.max_tokens;
 }
@@ -665,7 +688,7 @@ static bool generate_follows(struct sched *s, struct request *r, uint32_t guess)
         return false;
     right = r->session->pending == guess;
     draft_learn(&r->session->drafts, g->class, right);
-    if (!right || !goes_on(r))
+    if (!right || !goes_on(s, r))
         return false;
     r->usage.accepted_tokens++;
     s->totals.accepted_tokens++;
@@ -722,10 +745,13 @@ static int generate_flush(struct sched *s, struct request *r)
     return 0;
 }
 
-static void stop_hydrate(struct generate *g)
+static void stop_hydrate(struct request *r)
 {
+    struct generate *g = r->state;
+
     if (!g)
         return;
+    ranking_drop(r, &g->ranking);
     hydrate_drop(g->hydrate);
     g->hydrate = NULL;
 }
@@ -736,7 +762,7 @@ static void generate_undo(struct sched *s, struct request *r)
     struct generate *g = r->state;
 
     (void)s;
-    stop_hydrate(g);
+    stop_hydrate(r);
     if (g && g->answer.text)
         end_answer(r);
     /* A token that was read, but whose logits are of no use, is to be read again by who goes on. */
@@ -748,7 +774,7 @@ static void generate_fini(struct request *r)
 {
     struct generate *g = r->state;
 
-    stop_hydrate(g);
+    stop_hydrate(r);
     if (!g)
         return;
     answer_fini(&g->answer);

@@ -28,7 +28,6 @@
 
 struct client;
 struct encode_text;
-struct follow_reader;
 struct lane;
 struct memory;
 struct request;
@@ -96,6 +95,7 @@ struct request {
     struct session *session;      /* that it keeps busy; NULL: none */
     struct memory *memory;        /* of the sequence that it reads into; NULL: none yet */
     struct lane *lane;            /* it is a part of another one; NULL: a client's own */
+    struct ranking *ranking;      /* under way, a slice a step (daemon/ranking.h); NULL: none is */
     struct follow_reader *reader; /* while others may wait for what it reads; NULL: they don't */
     const struct request_ops *ops;
     enum request_phase phase;
