@@ -34,6 +34,7 @@ static size_t space_len(const char *bytes, size_t len)
 /* The first bytes of what is held are dealt with. */
 static void drop(struct calls *c, size_t len)
 {
+    c->at += len;
     c->held.len -= len;
     if (c->held.len > 0)
         memmove(c->held.bytes, c->held.bytes + len, c->held.len);
@@ -303,7 +304,7 @@ void calls_begin(struct calls *c, bool whole)
 {
     c->state = whole ? CALLS_WHOLE : CALLS_START;
     c->held.len = 0;
-    c->n = 0;
+    c->at = c->n = 0;
 }
 
 void calls_add(struct calls *c, const char *text, size_t len)
@@ -320,7 +321,7 @@ static void end_tag(struct calls *c)
     size_t from = space_len(c->held.bytes, c->held.len) + strlen(TOOLS_OPEN);
 
     if (take_call(c, c->held.bytes + from, c->held.len - from))
-        c->held.len = 0;
+        drop(c, c->held.len);
     else
         tell(c, from);
     c->state = CALLS_TEXT;
@@ -330,7 +331,7 @@ static void end_tag(struct calls *c)
 void calls_end(struct calls *c)
 {
     if (c->state == CALLS_WHOLE && !c->held.lost && take_whole(c))
-        c->held.len = 0;
+        drop(c, c->held.len);
     /* Nothing comes that it could still begin. */
     if (c->state == CALLS_WHOLE || c->state == CALLS_START)
         c->state = CALLS_TEXT;

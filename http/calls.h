@@ -34,6 +34,7 @@ struct calls {
     void *arg;
 
     enum calls_state state;
+    size_t at; /* of the answer's bytes: the first that is held, or told by on_text just now */
     struct text held;
     size_t n; /* calls so far */
 };

@@ -64,10 +64,18 @@ static void begin_choice(struct job *j)
         say_piece(j, p->text, p->len);
 }
 
+/* Text that is no call's. */
 static void on_said(void *arg, const char *text, size_t len)
 {
-    begin_choice(arg);
-    say_piece(arg, text, len);
+    struct job *j = arg;
+    struct job_choice *c = &j->choices[j->choice];
+
+    begin_choice(j);
+    if (j->ask->logprobs && j->ask->n_tools > 0) {
+        j->said = logprobs_of(&c->pieces, c->parser.at, c->parser.at + len);
+        j->out.lost |= !j->said;
+    }
+    say_piece(j, text, len);
 }
 
 /* Ids are made here: models write none. They are unlike for all calls of all answers. */
@@ -179,9 +187,14 @@ void job_tell_piece(struct job *j, struct job_choice *c)
         return;
     }
     j->choice = (size_t)(c - j->choices);
-    begin_choice(j);
-    j->said = said;
-    say_piece(j, c->pieces.texts.bytes, piece.len);
+    if (j->ask->n_tools > 0) {
+        j->out.lost |= logprobs_keep(&c->pieces, piece.len, said) < 0;
+        calls_add(&c->parser, c->pieces.texts.bytes, piece.len);
+    } else {
+        begin_choice(j);
+        j->said = said;
+        say_piece(j, c->pieces.texts.bytes, piece.len);
+    }
     logprobs_told(&c->pieces);
     j->turn++;
     if (c->answered && c->pieces.n_pieces == 0)

@@ -9,8 +9,25 @@
 /* JSON has no number for log 0; OpenAI's clients know this one. */
 #define LOWEST (-9999.0)
 
+struct logprobs_kept {
+    struct logprobs_kept *next;
+    size_t begin, end;
+    struct json_object *list;
+};
+
+static void drop_kept(struct logprobs *l)
+{
+    struct logprobs_kept *k = l->kept;
+
+    l->kept = k->next;
+    json_free(k->list);
+    free(k);
+}
+
 void logprobs_fini(struct logprobs *l)
 {
+    while (l->kept)
+        drop_kept(l);
     text_fini(&l->texts);
     free(l->pieces);
     free(l->tokens);
@@ -86,6 +103,40 @@ void logprobs_piece(struct logprobs *l, const char *text, size_t len)
 }
 
 /* --- telling ---------------------------------------------------------------------------------- */
+
+int logprobs_keep(struct logprobs *l, size_t len, struct json_object *list)
+{
+    struct logprobs_kept *k = calloc(1, sizeof(*k));
+
+    if (!k) {
+        json_free(list);
+        return -1;
+    }
+    *k = (struct logprobs_kept){ NULL, l->kept_len, l->kept_len + len, list };
+    l->kept_len += len;
+    if (l->kept)
+        *l->kept_end = k;
+    else
+        l->kept = k;
+    l->kept_end = &k->next;
+    return 0;
+}
+
+/* A piece of which a part is a call's is told with the first text of it. */
+struct json_object *logprobs_of(struct logprobs *l, size_t from, size_t to)
+{
+    struct json_object *all = json_make("[]");
+
+    while (all && l->kept && l->kept->begin < to) {
+        if ((l->kept->end > from || l->kept->begin >= from) &&
+            json_join(all, json_share(l->kept->list)) < 0) {
+            json_free(all);
+            all = NULL;
+        }
+        drop_kept(l);
+    }
+    return all;
+}
 
 static struct json_object *bytes_of(const char *text)
 {

@@ -28,7 +28,9 @@ struct logprobs {
     } * pieces;
     struct logprobs_token *tokens;
     size_t n_pieces, n_tokens, cap_pieces, cap_tokens;
-    size_t first; /* of tokens: the first that no piece has yet */
+    size_t first;                           /* of tokens: the first that no piece has yet */
+    struct logprobs_kept *kept, **kept_end; /* made of pieces whose text may be a call's */
+    size_t kept_len;                        /* of the text of all that were ever kept */
     bool lost;
 };
 
@@ -39,6 +41,13 @@ void logprobs_piece(struct logprobs *l, const char *text, size_t len);
 void logprobs_clear(struct logprobs *l);
 /* The first piece was told, with its tokens. */
 void logprobs_told(struct logprobs *l);
+
+/* Where answers may call: list, which is taken over, is of the next len bytes of the answer. -1: no
+ * memory. */
+int logprobs_keep(struct logprobs *l, size_t len, struct json_object *list);
+/* Of the bytes from..to, which are told now: what was kept of pieces that have one of them, each
+ * once. What came before belongs to calls, and goes. NULL: no memory. */
+struct json_object *logprobs_of(struct logprobs *l, size_t from, size_t to);
 
 /* n tokens as OpenAI's chat has them: an array of {token, logprob, bytes, top_logprobs}. */
 struct json_object *logprobs_json(const struct logprobs_token *tokens, size_t n, struct tokens *t,

@@ -211,9 +211,6 @@ int tools_check(const struct ask *a, struct problem *p)
         return problem_set(p, PROBLEM_UNSUPPORTED, "tools",
                            "`tools` and a format or a grammar of the answer exclude each other: "
                            "leave one out, or let no tool be called by `tool_choice`");
-    if (a->logprobs)
-        return problem_set(p, PROBLEM_UNSUPPORTED, "logprobs",
-                           "log-probabilities are not told of answers that may call tools");
     if (a->must_call && a->prompts && a->prompts->len > 0)
         return problem_set(p, PROBLEM_UNSUPPORTED, "messages",
                            "an answer that must call a tool cannot go on with the assistant's "

@@ -400,6 +400,84 @@ static void prompts_have_their_answers(void **state)
     end(&t);
 }
 
+/* --- log-probabilities beside calls ----------------------------------------------------------- */
+
+static const char *const said_with_call[] = {
+    "Well",         ".\n<tool", "_call>", "\n{\"name\": \"f\", ", "\"arguments\": {\"a\": 1}}\n",
+    "</tool_call>", "\nSo <",   "b>",
+};
+#define N_SAID (sizeof(said_with_call) / sizeof(*said_with_call))
+
+static void script_call(struct fake_daemon *d, void *arg)
+{
+    const float logprob = -1;
+    uint64_t answer;
+
+    (void)arg;
+    read_prompt(d);
+    fake_expect(d, WIRE_GENERATE);
+    answer = d->req.id;
+    for (uint32_t i = 0; i < N_SAID; i++) {
+        struct wire_rep rep = { .id = answer, .kind = WIRE_TEXT };
+        uint32_t token = i;
+
+        rep.u.text.n_tokens = rep.u.text.n_ids = 1;
+        rep.u.text.text = said_with_call[i];
+        rep.u.text.tokens = &token;
+        rep.u.text.logprobs = &logprob;
+        fake_reply(d, rep, NULL, 0);
+    }
+    fake_done(d, answer, WIRE_REASON_END_OF_TEXT);
+    for (uint32_t i = 0; i < N_SAID; i++) {
+        char name[] = { 't', (char)('0' + i), '\0' };
+
+        fake_expect(d, WIRE_DETOKENIZE);
+        fake_last(d, (struct wire_rep){ .kind = WIRE_TEXT, .u.text = { .text = name } });
+    }
+    expect_close(d);
+}
+
+/* The tokens of what is told as text, in order and once; a call's own are not. */
+static void expect_tokens(const char *bytes)
+{
+    static const char *const told[] = { "\"t0\"", "\"t1\"", "\"t6\"", "\"t7\"" };
+    const char *at = bytes;
+
+    assert_int_equal(count_of(bytes, "\"token\":"), 4);
+    for (size_t i = 0; i < 4; i++) {
+        at = strstr(at, told[i]);
+        if (!at)
+            fail_msg("%s is not behind the one before it: %s", told[i], bytes);
+    }
+    assert_int_equal(count_of(bytes, "\\\"a\\\":1"), 1);
+}
+
+#define WITH_TOOLS "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]"
+
+static void calls_have_no_logprobs(void **state)
+{
+    struct text whole = { 0 };
+    struct json_object *o;
+    struct turn t;
+
+    (void)state;
+    begin(&t, script_call, NULL, read_chat_completions, &say_chat,
+          "{" CHAT ", \"logprobs\": true, " WITH_TOOLS "}");
+    assert_int_equal(run(&t), JOB_DONE);
+    assert_string_equal(t.job.choices[0].text.bytes, "Well.\nSo <b>");
+    o = say_chat.whole(&t.job);
+    json_write(&whole, o);
+    expect_tokens(whole.bytes);
+    json_free(o);
+    text_fini(&whole);
+    end(&t);
+    begin(&t, script_call, NULL, read_chat_completions, &say_chat,
+          "{" CHAT ", \"logprobs\": true, \"stream\": true, " WITH_TOOLS "}");
+    assert_int_equal(run(&t), JOB_DONE);
+    expect_tokens(t.out.bytes);
+    end(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +488,7 @@ int main(void)
         cmocka_unit_test(refused_before_it_begins),
         cmocka_unit_test(pieces_are_told_one_by_one),
         cmocka_unit_test(prompts_have_their_answers),
+        cmocka_unit_test(calls_have_no_logprobs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

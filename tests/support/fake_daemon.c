@@ -157,6 +157,7 @@ static void greet(struct fake_daemon *d, int listener)
                                                    .n_vocab = 1000,
                                                    .context_max = 512,
                                                    .chat = true,
+                                                   .tools = d->older ? 0 : 1, /* tagged */
                                                    .segment_default = 64,
                                                    .outputs = !d->older,
                                                    .several = !d->older,

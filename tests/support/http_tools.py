@@ -28,6 +28,10 @@ def free():
     chunks = [j for _, j in s.events(CHAT, messages=QUESTION, temperature=0, max_tokens=40, tools=TOOLS) if j != "[DONE]"]
     streamed = "".join(j["choices"][0]["delta"].get("content") or "" for j in chunks)
     check("the same, streamed", streamed == text, (streamed, text))
+    with_logprobs = ask(tools=TOOLS, logprobs=True)
+    content = with_logprobs["choices"][0]["logprobs"]["content"]
+    check("with log-probabilities", with_logprobs["choices"][0]["message"]["content"] == text and len(content) == 40
+          and content == ask(tools=TOOLS, logprobs=True)["choices"][0]["logprobs"]["content"], with_logprobs)
     hidden = ask(tools=TOOLS, tool_choice="none")
     check("tools that are not shown", hidden["usage"]["prompt_tokens"] == without["usage"]["prompt_tokens"], hidden["usage"])
 
@@ -40,6 +44,8 @@ def called():
     deltas = [c for x in chunks for c in x["choices"][0]["delta"].get("tool_calls", [])]
     check("a call, streamed", len(deltas) == 1 and deltas[0]["index"] == 0 and deltas[0]["function"]["name"] in ("pet", "now")
           and chunks[-1]["choices"][0]["finish_reason"] == "tool_calls", chunks)
+    k = ask(400, tools=TOOLS, tool_choice={"type": "function", "function": {"name": "pet"}}, logprobs=True)["choices"][0]
+    check("a call has no log-probabilities", "tool_calls" in k["message"] and k["logprobs"] == {"content": [], "refusal": None}, k)
     told = QUESTION + [j["choices"][0]["message"], {"role": "tool", "tool_call_id": call["id"], "content": "one eye"}]
     status, _, k = s.post(CHAT, messages=told, tools=TOOLS, temperature=0, max_tokens=4)
     check("its result", status == 200 and k["usage"]["prompt_tokens"] > j["usage"]["prompt_tokens"], k)
