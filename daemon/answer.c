@@ -63,22 +63,24 @@ bool answer_has_room(const struct answer *a)
     return a->n_ids < a->cap_ids && a->n_text + 2 * a->room <= a->cap_text;
 }
 
-/* The first place where a stop string is complete, looking only where the new text can end one.
- * What went out already can't be part of one: held_len keeps all that may be. */
-static bool find_stop(const struct answer *a, size_t old_len, size_t *ret_at)
+/* The stop string that is complete first, looking only where the new text can end one. What went
+ * out already can't be part of one: held_len keeps all that may be. */
+static bool find_stop(const struct answer *a, size_t old_len, uint32_t *ret_stop, size_t *ret_at)
 {
-    size_t at = SIZE_MAX;
+    size_t end = SIZE_MAX;
 
     for (uint32_t i = 0; i < a->n_stops; i++) {
         size_t back = a->stop_len[i] - 1;
         size_t from = old_len > back ? old_len - back : 0;
         const char *p = memmem(a->text + from, a->n_text - from, a->stops[i], a->stop_len[i]);
 
-        if (p && (size_t)(p - a->text) < at)
-            at = (size_t)(p - a->text);
+        if (!p || (size_t)(p - a->text) + a->stop_len[i] >= end)
+            continue;
+        *ret_stop = i;
+        *ret_at = (size_t)(p - a->text);
+        end = *ret_at + a->stop_len[i];
     }
-    *ret_at = at;
-    return at != SIZE_MAX;
+    return end != SIZE_MAX;
 }
 
 /* Ends the text at `at`. The ids whose text begins there or later go; so does the half character.
@@ -109,7 +111,7 @@ uint32_t answer_push(struct answer *a, uint32_t id, const uint8_t *bytes, size_t
     a->starts[a->n_ids] = (ptrdiff_t)old;
     /* Half a character: one byte further than the text, so that the id waits for the rest of it. */
     a->ends[a->n_ids++] = a->n_text + (a->detok.n_held > 0);
-    return find_stop(a, old, &at) ? cut(a, at) : 0;
+    return find_stop(a, old, &a->stop, &at) ? cut(a, at) : 0;
 }
 
 void answer_end(struct answer *a)

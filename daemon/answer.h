@@ -2,6 +2,8 @@
  *
  * Tokens go in, whole characters come out. Text that may be the beginning of a stop string is held
  * back until it is known not to be one; when a stop string is complete, the text ends before it.
+ * It is the one that is complete first, of several that end at the same byte the first one given:
+ * where tokens begin and end makes no difference.
  *
  *     text   |------- may go out -------|-- held: a stop may begin here --|
  *            0                          answer_ready()                    n_text
@@ -40,8 +42,9 @@ struct answer {
     const char *stops[ANSWER_STOPS_MAX];
     size_t stop_len[ANSWER_STOPS_MAX];
     uint32_t n_stops;
-    bool stopped; /* a stop string was found; text ends before it */
-    bool ended;   /* nothing more comes: nothing is held back */
+    bool stopped;  /* a stop string was found; text ends before it */
+    uint32_t stop; /* then which of stops */
+    bool ended;    /* nothing more comes: nothing is held back */
 };
 
 /* token_max: bytes of the longest token. stops: n strings of 1 to ANSWER_STOP_MAX bytes. -ENOMEM.

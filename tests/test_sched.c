@@ -1,15 +1,12 @@
 /* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would
  * catch: a malloc in the loop that makes tokens, replies that are made anew for a client that does
  * not read, a budget that lets a step last too long, frames or scrapes that take more than their
- * share of it,
- * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
- * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
+ * share of it, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
  * over, a copy of a device's that is asked for again and again instead of waited for, or not at
  * all; a client of another unit than its letter says; two writers of one document's name.
  */
 
 #include "base/clock.h"
-#include "daemon/answer.h"
 #include "daemon/config.h"
 #include "daemon/metrics.h"
 #include "daemon/pace.h"
@@ -520,116 +517,6 @@ static void test_one_writer_of_a_name(void **state)
     wire_scratch_close(&scratch);
 }
 
-/* --- answer ----------------------------------------------------------------------------------- */
-
-/* Feeds text in tokens of `by` bytes; sends what is ready after each. ret: what was sent. */
-static bool feed(const char *text, size_t by, const char *const *stops, uint32_t n_stops, char *ret,
-                 uint32_t *ret_ids)
-{
-    struct answer a;
-    uint32_t n_ids, dropped = 0, pushed = 0, sent = 0;
-    size_t len = strlen(text), out = 0, n;
-    bool stopped;
-
-    assert_int_equal(answer_init(&a, 16, stops, n_stops), 0);
-    for (size_t i = 0; i < len && !a.stopped; i += by) {
-        assert_true(answer_has_room(&a));
-        dropped = answer_push(&a, pushed++, (const uint8_t *)text + i, len - i < by ? len - i : by);
-        n = answer_ready(&a, 5, UINT32_MAX, &n_ids);
-        memcpy(ret + out, a.text, n);
-        out += n;
-        sent += n_ids;
-        answer_sent(&a, n, n_ids);
-    }
-    answer_end(&a);
-    while ((n = answer_ready(&a, 5, UINT32_MAX, &n_ids)) > 0 || n_ids > 0) {
-        memcpy(ret + out, a.text, n);
-        out += n;
-        sent += n_ids;
-        answer_sent(&a, n, n_ids);
-    }
-    ret[out] = '\0';
-    assert_int_equal(sent, pushed - dropped); /* every token that is kept was told of */
-    *ret_ids = sent;
-    stopped = a.stopped;
-    answer_fini(&a);
-    return stopped;
-}
-
-static void test_answer(void **state)
-{
-    static const char *const stops[] = { "</end>", "\n\n", "ends" };
-    char got[256];
-    uint32_t ids;
-
-    (void)state;
-    for (size_t by = 1; by <= 9; by++) {
-        assert_true(feed("one </en two </end> three", by, stops, 3, got, &ids));
-        assert_string_equal(got, "one </en two ");
-        assert_int_equal(ids, (13 + by - 1) / by); /* the tokens that begin before the stop */
-        assert_true(feed("it \n\nends", by, stops, 3, got, &ids));
-        assert_string_equal(got, "it ");
-        assert_false(feed("it \n </en", by, stops, 3, got, &ids));
-        assert_string_equal(got, "it \n </en"); /* held back, and text after all */
-        assert_false(feed("z\u00fc \u6f22\u5b57 \U0001f99c", by, stops, 3, got, &ids));
-        assert_string_equal(got, "z\u00fc \u6f22\u5b57 \U0001f99c");
-        assert_true(feed("</end>", by, stops, 3, got, &ids));
-        assert_string_equal(got, "");
-        assert_int_equal(ids, 0);
-    }
-}
-
-/* A frame may have room for fewer ids than wait, and then its text ends with a character all the
- * same, though a token may end within one. */
-static void test_few_ids_at_once(void **state)
-{
-    static const char text[] = "z\u00fc \u6f22\u5b57 \U0001f99c!";
-    const uint32_t len = sizeof(text) - 1;
-
-    (void)state;
-    for (uint32_t most = 1; most < len; most++) {
-        uint32_t n_ids, sent = 0;
-        char got[sizeof(text)];
-        struct answer a;
-        size_t n, out = 0;
-
-        assert_int_equal(answer_init(&a, 16, NULL, 0), 0);
-        for (uint32_t i = 0; i < len; i++)
-            assert_int_equal(answer_push(&a, i, (const uint8_t *)text + i, 1), 0);
-        while ((n = answer_ready(&a, sizeof(text), most, &n_ids)) > 0 || n_ids > 0) {
-            assert_true(n_ids <= most);
-            assert_true(n == a.n_text || ((uint8_t)a.text[n] & 0xc0) != 0x80);
-            memcpy(got + out, a.text, n);
-            out += n;
-            sent += n_ids;
-            answer_sent(&a, n, n_ids);
-        }
-        assert_int_equal(out, len);
-        assert_memory_equal(got, text, len);
-        assert_int_equal(sent, len);
-        answer_fini(&a);
-    }
-}
-
-/* All of it may be held back, a token a byte. */
-static void test_long_stop_string(void **state)
-{
-    static char stop[ANSWER_STOP_MAX + 1], text[ANSWER_STOP_MAX + 8], got[sizeof(text)];
-    const char *const stops[] = { "x", stop };
-    uint32_t ids;
-
-    (void)state;
-    memset(stop, 'a', ANSWER_STOP_MAX);
-    (void)snprintf(text, sizeof(text), "be%s", stop);
-    assert_true(feed(text, 1, stops, 2, got, &ids));
-    assert_string_equal(got, "be");
-    assert_int_equal(ids, 2);
-    text[ANSWER_STOP_MAX + 1] = 'b'; /* its last byte */
-    assert_false(feed(text, 1, stops, 2, got, &ids));
-    assert_string_equal(got, text);
-    assert_int_equal(ids, ANSWER_STOP_MAX + 2);
-}
-
 /* A slice that ends with the first request, since time is up: the others' replies are sent all the
  * same. */
 static void test_slow_slices(void **state)
@@ -810,9 +697,6 @@ int main(void)
         cmocka_unit_test(test_scrapes_are_paced),
         cmocka_unit_test(test_units_by_letter),
         cmocka_unit_test(test_one_writer_of_a_name),
-        cmocka_unit_test(test_answer),
-        cmocka_unit_test(test_few_ids_at_once),
-        cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
         cmocka_unit_test(test_no_malloc_for_a_token_that_is_read),
         cmocka_unit_test(test_late_bell),
