@@ -67,6 +67,15 @@ static int give_result(struct gist_request *r, uint32_t answer, const struct gis
     return 0;
 }
 
+/* Programs look it up among their own. How many those of a Resume were is not known here. */
+static bool take_stop(const struct gist_request *r, const struct wire_rep *rep,
+                      struct gist_result *result)
+{
+    if (result->reason == GIST_STOP)
+        result->stop = rep->u.done.stop;
+    return r->msg.kind != WIRE_GENERATE || result->stop <= r->msg.u.generate.n_stops;
+}
+
 int gist_keep_answer(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     struct gist_result result = { 0 };
@@ -77,6 +86,8 @@ int gist_keep_answer(struct gist_request *r, const struct wire_rep *rep, const u
     if (rep->kind != WIRE_DONE || (!rep->last && r->n_answers < 2))
         return -EPROTO;
     result.reason = gist_reason_of(rep->u.done.reason);
+    if (!take_stop(r, rep, &result))
+        return -EPROTO;
     if (r->conn->first && result.reason == GIST_CUT) /* programs from before have no such */
         result.reason = GIST_LENGTH;
     gist_copy_usage(&result.usage, &rep->u.done.usage);

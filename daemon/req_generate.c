@@ -272,6 +272,7 @@ static void done(struct sched *s, struct request *r, enum wire_reason reason)
     end_answer(r);
     r->last = (struct wire_rep){ .kind = WIRE_DONE };
     r->last.u.done.reason = reason;
+    r->last.u.done.stop = reason == WIRE_REASON_STOP ? g->answer.stop + 1 : 0;
     r->last.u.done.usage = r->usage;
     request_finish(s, r);
 }

@@ -268,6 +268,7 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         b->done.reason = (Gistd__Done__Reason)r->u.done.reason;
         b->done.usage = usage;
         b->done.index = r->u.done.index;
+        b->done.stop = r->u.done.stop;
         return 0;
     case WIRE_SCORE_ROWS:
         gistd__score_rows__init(&b->score_rows);
@@ -477,6 +478,7 @@ static void read_done(const Gistd__Done *m, struct wire_rep *r)
                            ? (enum wire_reason)m->reason
                            : WIRE_REASON__N;
     r->u.done.index = m->index;
+    r->u.done.stop = m->stop;
     read_usage(m->usage, &r->u.done.usage);
 }
 

@@ -121,6 +121,7 @@ struct wire_rep {
             enum wire_reason reason;
             struct wire_usage usage;
             uint32_t index;
+            uint32_t stop; /* which stop string, from 1; 0: not said, or none */
         } done;
         struct {
             uint32_t first, n, n_vocab;

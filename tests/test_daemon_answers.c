@@ -160,6 +160,8 @@ static void check(const struct gist_sampling *p, uint32_t n)
         assert_int_equal(a.said[i].len, x.len);
         assert_memory_equal(a.said[i].text, x.text, x.len);
         assert_int_equal(a.results[i].reason, result.reason);
+        assert_int_equal(a.results[i].stop, result.stop);
+        assert_int_equal(result.stop > 0, result.reason == GIST_STOP);
         assert_int_equal(a.results[i].usage.generated_tokens, result.usage.generated_tokens);
         assert_int_equal(a.results[i].usage.prompt_tokens, result.usage.prompt_tokens);
         gist_close(fork);

@@ -199,6 +199,7 @@ static void test_stop_strings(void **state)
             memset(&got, 0, sizeof(got));
             assert_int_equal(gist_generate(s, &p, on_text, &got, &result), 0);
             assert_int_equal(result.reason, GIST_STOP);
+            assert_int_equal(result.stop, 2);
             assert_int_equal(got.len, first);
             assert_memory_equal(got.text, whole.text, first);
             /* Tokens kept are a beginning of the answer without stops. */
@@ -211,6 +212,67 @@ static void test_stop_strings(void **state)
             assert_memory_equal(got.ids, whole.ids, got.n_ids * 4);
             gist_close(s);
         }
+    }
+    gist_disconnect(c);
+}
+
+/* The stop string that must end an answer of this text: the one that ends first, of several that
+ * end there the first given. */
+static uint32_t ends_first(const char *text, const char *const *stops, uint32_t n, size_t *ret_at)
+{
+    size_t end = SIZE_MAX;
+    uint32_t which = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        const char *p = strstr(text, stops[i]);
+
+        if (!p || (size_t)(p - text) + strlen(stops[i]) >= end)
+            continue;
+        *ret_at = (size_t)(p - text);
+        end = *ret_at + strlen(stops[i]);
+        which = i + 1;
+    }
+    return which;
+}
+
+/* At each place of an answer: one that never comes, a text, its beginning, its inside and its end,
+ * in turn. Which of them it was is the same in several answers and in one. */
+static void test_which_stop_string(void **state)
+{
+    static struct got whole, got;
+    gist_conn *c = daemon_fixture_connect(&d);
+
+    (void)state;
+    answer_alone(c, prompts[2], &whole);
+    for (size_t at = 0; at + 16 < whole.len; at += 3) {
+        char of[5][8] = { "\x01never" };
+        const char *stops[5];
+        struct gist_sampling p = greedy(N_TOKENS);
+        gist_session *s = open_with(c, prompts[2]);
+        struct gist_result result, results[2];
+        size_t begin = SIZE_MAX;
+        uint32_t want;
+
+        memcpy(of[1], whole.text + at, 6);
+        memcpy(of[2], whole.text + at, 3 + at % 4);
+        memcpy(of[3], whole.text + at + 1, 4);
+        memcpy(of[4], whole.text + at + 2, 4);
+        for (size_t i = 0; i < 5; i++)
+            stops[i] = of[(i + at) % 5];
+        want = ends_first(whole.text, stops, 5, &begin);
+        assert_true(want > 0);
+        p.stop = stops;
+        p.n_stop = 5;
+        assert_int_equal(gist_generate_several(s, &p, 2, NULL, NULL, results), 0);
+        memset(&got, 0, sizeof(got));
+        assert_int_equal(gist_generate(s, &p, on_text, &got, &result), 0);
+        assert_int_equal(result.reason, GIST_STOP);
+        assert_int_equal(result.stop, want);
+        assert_int_equal(results[0].stop, want); /* greedy: both are this one */
+        assert_int_equal(results[1].stop, want);
+        assert_int_equal(got.len, begin);
+        assert_memory_equal(got.text, whole.text, begin);
+        gist_close(s);
     }
     gist_disconnect(c);
 }
@@ -492,11 +554,17 @@ static int stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_together),     cmocka_unit_test(test_session_is_what_was_seen),
-        cmocka_unit_test(test_stop_strings), cmocka_unit_test(test_cancel_in_answer),
-        cmocka_unit_test(test_score),        cmocka_unit_test(test_score_is_the_answers_model),
-        cmocka_unit_test(test_slow_reader),  cmocka_unit_test(test_busy_and_not_found),
-        cmocka_unit_test(test_seed),         cmocka_unit_test(test_text_and_back),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_session_is_what_was_seen),
+        cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_which_stop_string),
+        cmocka_unit_test(test_cancel_in_answer),
+        cmocka_unit_test(test_score),
+        cmocka_unit_test(test_score_is_the_answers_model),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_busy_and_not_found),
+        cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_text_and_back),
         cmocka_unit_test(test_chunks),
     };
 

@@ -88,10 +88,11 @@ static void reply_score(struct fake_daemon *d)
 static void reply_answers(struct fake_daemon *d)
 {
     for (uint32_t i = 0; d->req.u.generate.n > 1 && i < d->req.u.generate.n; i++)
-        fake_reply(d,
-                   (struct wire_rep){ .kind = WIRE_DONE,
-                                      .u.done = { WIRE_REASON_LENGTH, usage, .index = i } },
-                   NULL, 0);
+        fake_reply(
+            d,
+            (struct wire_rep){ .kind = WIRE_DONE,
+                               .u.done = { WIRE_REASON_STOP, usage, .index = i, .stop = 1 } },
+            NULL, 0);
     fake_last(d,
               (struct wire_rep){ .kind = WIRE_DONE, .u.done = { WIRE_REASON_LENGTH, usage, 0 } });
 }
@@ -170,6 +171,9 @@ static void look_at_usage(gist_session *s, const struct gist_sizes *z)
 
 static void look_at_results(gist_session *s, const struct gist_sizes *z)
 {
+    const struct gist_sampling stops = { .size = sizeof(stops),
+                                         .stop = (const char *const[]){ "a" },
+                                         .n_stop = 1 };
     struct gist_result *r = fresh();
     struct gist_score *score;
 
@@ -177,9 +181,11 @@ static void look_at_results(gist_session *s, const struct gist_sizes *z)
     assert_int_equal(r->reason, GIST_LENGTH);
     assert_int_equal(r->usage.computed_tokens, 12);
     written(z->result, sizeof(*r));
-    assert_int_equal(gist_generate_several(s, NULL, N_ROWS, NULL, NULL, fresh()), 0);
-    for (size_t i = 0; i < N_ROWS; i++)
+    assert_int_equal(gist_generate_several(s, &stops, N_ROWS, NULL, NULL, fresh()), 0);
+    for (size_t i = 0; i < N_ROWS; i++) {
         assert_int_equal(ROW(room, i, gist_result, z->result)->usage.computed_tokens, 12);
+        assert_int_equal(ROW(room, i, gist_result, z->result)->stop, 1);
+    }
     for (size_t i = N_ROWS * z->result; i < ROOM; i++)
         assert_int_equal(room[i], UNTOUCHED);
     score = fresh();

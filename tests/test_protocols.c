@@ -227,6 +227,40 @@ static void old_generate(const struct daemon_fixture *d, uint64_t session)
     same_answer(d, old.ids, old.n_ids);
 }
 
+static bool has_field(const First__Done *done, uint32_t tag, uint8_t value)
+{
+    for (size_t i = 0; i < done->base.n_unknown_fields; i++) {
+        const ProtobufCMessageUnknownField *f = &done->base.unknown_fields[i];
+
+        if (f->tag == tag)
+            return f->len == 1 && f->data[0] == value;
+    }
+    return false;
+}
+
+/* Which of them it was is a field that it passes over. The answer's own first byte ends it. */
+static void old_stops(void)
+{
+    char found[] = { old.text[0], '\0' }, *stops[] = { (char[]){ "\x01never" }, found };
+    First__Generate generate = FIRST__GENERATE__INIT;
+    First__CloseSession shut = FIRST__CLOSE_SESSION__INIT;
+    uint64_t session = old_session(false);
+    const First__Reply *m;
+
+    (void)old_append(session, TEXT);
+    generate.session = session;
+    generate.max_tokens = 12;
+    generate.ignore_eog = 1;
+    generate.stop = stops;
+    generate.n_stop = 2;
+    m = OLD_ASK(GENERATE, &generate, DONE);
+    assert_int_equal(m->done->reason, FIRST__DONE__REASON__STOP);
+    assert_true(has_field(m->done, 4, 2));
+    assert_string_equal(old.text, "");
+    shut.session = session;
+    OLD_ASK(CLOSE_SESSION, &shut, SESSION_CLOSED);
+}
+
 static void old_score(void)
 {
     const uint32_t ids[] = { 40, 41, 42, 43 };
@@ -351,6 +385,7 @@ static void test_old_client(void **state)
     session = old_session(false);
     n = old_append(session, TEXT);
     old_generate(&d, session);
+    old_stops();
     old_rest(session, n);
     (void)old_append(old_session(true), TEXT);
     old_score();
@@ -548,6 +583,9 @@ static void unknown_then(gist_conn *conn, gist_session *s)
 static void test_old_daemon(void **state)
 {
     const struct gist_policy policy = { .size = sizeof(policy), .flags = GIST_AUTO };
+    const struct gist_sampling stops = { .size = sizeof(stops),
+                                         .stop = (const char *const[]){ "a", "b" },
+                                         .n_stop = 2 };
     struct fake_daemon fake;
     struct gist_result result;
     struct gist_stats stats;
@@ -561,8 +599,10 @@ static void test_old_daemon(void **state)
     assert_int_equal(gist_open(conn, &policy, &s), 0);
     assert_int_equal(gist_append_text(s, "x", 1, 0, &usage), 0);
     assert_true(usage.prompt_tokens == 17 && usage.drafted_tokens == 0);
-    assert_int_equal(gist_generate(s, NULL, NULL, NULL, &result), 0);
+    memset(&result, 0xff, sizeof(result));
+    assert_int_equal(gist_generate(s, &stops, NULL, NULL, &result), 0);
     assert_true(result.reason == GIST_STOP && result.usage.prompt_tokens == 17);
+    assert_int_equal(result.stop, 0); /* it does not say which */
     assert_int_equal(gist_stats(conn, &stats), 0);
     assert_string_equal(stats.version, "0.0");
     assert_true(!stats.store && stats.requests_waiting == 0);

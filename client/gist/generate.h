@@ -69,6 +69,9 @@ GIST_API const char *gist_reason_name(enum gist_reason reason);
 
 struct gist_result {
     enum gist_reason reason;
+    /* With GIST_STOP: which of gist_sampling.stop it was, from 1; of several that end at the same
+     * character the first one. 0: not known, from an older daemon. */
+    uint32_t stop;
     struct gist_usage usage;
 };
 

@@ -343,6 +343,7 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.done.reason = WIRE_REASON_POOL_FULL;
         r.u.done.usage = usage;
         r.u.done.index = UINT32_MAX;
+        r.u.done.stop = 16;
         break;
     case WIRE_SCORE_ROWS:
         r.u.score_rows.first = 1;
