@@ -393,6 +393,7 @@ static void print_json(const struct answer *a)
     ctl_json_open(&j, NULL, '{');
     ctl_json_text(&j, "answer", a->text.bytes ? a->text.bytes : "", a->text.len);
     ctl_json_string(&j, "reason", reason_word(a));
+    ctl_json_stop(&j, "stop", &a->result, a->opts->stop.v);
     if (a->opts->logprobs)
         print_logprobs(&j, a);
     ctl_json_usage(&j, "usage", &u);

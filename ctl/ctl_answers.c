@@ -37,6 +37,7 @@ static void print_json(const struct answers *a)
         ctl_json_open(&j, NULL, '{');
         ctl_json_text(&j, "answer", t->bytes ? t->bytes : "", t->len);
         ctl_json_string(&j, "reason", gist_reason_name(a->results[i].reason));
+        ctl_json_stop(&j, "stop", &a->results[i], a->opts->stop.v);
         ctl_json_u64(&j, "seed", a->opts->sampling.seed + i);
         ctl_json_u64(&j, "tokens", a->results[i].usage.generated_tokens);
         ctl_json_close(&j, '}');

@@ -160,3 +160,10 @@ void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage
     ctl_json_close(j, '}');
     ctl_json_close(j, '}');
 }
+
+void ctl_json_stop(struct ctl_json *j, const char *key, const struct gist_result *r,
+                   const char *const *stops)
+{
+    if (r->reason == GIST_STOP && r->stop > 0)
+        ctl_json_string(j, key, stops[r->stop - 1]);
+}

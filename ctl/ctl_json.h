@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+struct gist_result;
 struct gist_usage;
 
 struct ctl_json {
@@ -28,5 +29,8 @@ void ctl_json_float(struct ctl_json *j, const char *key, float v); /* reads back
 void ctl_json_text(struct ctl_json *j, const char *key, const char *text, size_t len);
 void ctl_json_string(struct ctl_json *j, const char *key, const char *s); /* NULL: null */
 void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage *u);
+/* Which of stops ended the answer; nothing where none did, or an older daemon does not say it. */
+void ctl_json_stop(struct ctl_json *j, const char *key, const struct gist_result *r,
+                   const char *const *stops);
 
 #endif

@@ -40,6 +40,13 @@ import json, sys
 x = json.load(open(sys.argv[1]))
 assert x["reason"] == "end_of_text" and 0 < x["usage"]["generated_tokens"] <= int(sys.argv[2]), x
 assert list(json.loads(x["answer"])) == ["name", "age", "likes"], x' "$tmp/out" "$least"
+echo 'root ::= "one two three"' >"$tmp/three.gbnf"
+code 'a stop text' 1 "$gistctl" ask --json --grammar "$tmp/three.gbnf" --stop never --stop 'two t' --stop two Count
+check 'a stop text' json "(j['answer'], j['reason'], j['stop']) == ('one ', 'stop', 'two')" <"$tmp/out"
+code 'of several answers' 0 "$gistctl" ask --json --answers 2 --grammar "$tmp/three.gbnf" --stop never --stop 'e t' Count
+check 'of several answers' json "[(a['answer'], a['stop']) for a in j['answers']] == [('on', 'e t')] * 2" <"$tmp/out"
+code 'none' 0 "$gistctl" ask --json --grammar "$tmp/three.gbnf" --stop never Count
+check 'none' json "j['reason'] == 'end_of_text' and 'stop' not in j" <"$tmp/out"
 code 'a chat' 0 sh -c "printf 'Say\nAgain\n' | '$gistctl' chat --grammar '$tmp/words.gbnf'"
 check 'a chat' [ "$(grep -cxE '(to|be|or)( (to|be|or)){2}' "$tmp/out")" = 2 ]
 code 'what is not supported' 1 "$gistctl" ask --schema "$tmp/unsupported.json" x
