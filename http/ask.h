@@ -57,6 +57,7 @@ struct ask {
     const struct ask_tool *only; /* and if not NULL, this one */
     struct gist_sampling sampling;
     const char *stops[ASK_STOPS_MAX];
+    bool ends_call; /* the last of them is not the client's but the end of a call (tools_one) */
     struct gist_policy policy;
     struct gist_memory memory;
 };

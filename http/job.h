@@ -60,6 +60,7 @@ struct job_choice {
     struct json_object *logprobs; /* of all of it, where they are wanted */
     struct json_object *calls;    /* NULL: none; an array of {id, name, arguments} */
     enum gist_reason reason;
+    uint32_t stop; /* which of the ask's stops, from 1; 0: none, or not known */
     uint32_t n_tokens;
     struct logprobs pieces; /* that came with log-probabilities, and are not told yet */
     struct calls parser;    /* where tools were offered */

@@ -220,6 +220,7 @@ static void on_answer(void *arg, uint32_t answer, const struct gist_result *resu
     struct job_choice *c = &j->choices[choice_of(j, answer)];
 
     c->reason = result->reason;
+    c->stop = result->stop;
     c->n_tokens = result->usage.generated_tokens;
     c->answered = true;
     j->usage.generated += result->usage.generated_tokens;

@@ -8,6 +8,29 @@
 
 #include <stdio.h>
 
+/* Which of the ask's stops it was, from 1; 0: none, or it is not known: an older daemon does not
+ * say it, and then it is known of one alone. */
+static uint32_t stop_number(const struct job *j)
+{
+    const struct job_choice *c = &j->choices[0];
+
+    return c->reason != GIST_STOP ? 0 : j->ask->sampling.n_stop == 1 ? 1 : c->stop;
+}
+
+/* One of the client's own, if it is known. */
+static const char *stop_sequence(const struct job *j)
+{
+    uint32_t number = stop_number(j), n = j->ask->sampling.n_stop - j->ask->ends_call;
+
+    return number > 0 && number <= n && !j->choices[0].calls ? j->ask->stops[number - 1] : NULL;
+}
+
+/* The end of a call that turned out to be none. */
+static bool ended_call(const struct job *j)
+{
+    return j->ask->ends_call && stop_number(j) == j->ask->sampling.n_stop;
+}
+
 /* A context or a pool that is full cuts an answer off as max_tokens does. */
 static const char *stop_reason(const struct job *j)
 {
@@ -17,18 +40,10 @@ static const char *stop_reason(const struct job *j)
     case GIST_END_OF_TEXT:
         return calls ? "tool_use" : "end_turn";
     case GIST_STOP:
-        return calls ? "tool_use" : "stop_sequence";
+        return calls ? "tool_use" : ended_call(j) ? "end_turn" : "stop_sequence";
     default:
         return "max_tokens";
     }
-}
-
-/* Which of several it was nobody says. */
-static const char *stop_sequence(const struct job *j)
-{
-    return j->choices[0].reason == GIST_STOP && !j->choices[0].calls && j->ask->sampling.n_stop == 1
-               ? j->ask->stops[0]
-               : NULL;
 }
 
 /* Anthropic's input_tokens leave out what a cache had; u->prompt is all of the prompt. */

@@ -136,6 +136,7 @@ int tools_one(struct ask *a, struct problem *p)
                            "%u texts that end the answer and one call at most: leave one text out",
                            ASK_STOPS_MAX);
     a->stops[a->sampling.n_stop++] = TOOLS_CLOSE;
+    a->ends_call = true;
     a->sampling.stop = a->stops;
     return 0;
 }

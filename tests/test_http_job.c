@@ -267,6 +267,62 @@ static void several_are_told_as_they_come(void **state)
     end(&t);
 }
 
+/* --- which text ended it ---------------------------------------------------------------------- */
+
+static void script_stop(struct fake_daemon *d, void *arg)
+{
+    struct wire_rep rep = { .kind = WIRE_DONE };
+
+    read_prompt(d);
+    fake_expect(d, WIRE_GENERATE);
+    say(d, 0, 0, "said");
+    rep.u.done.reason = WIRE_REASON_STOP;
+    rep.u.done.stop = *(const uint32_t *)arg;
+    fake_last(d, rep);
+    expect_close(d);
+}
+
+/* What Anthropic's clients are told of an answer that was ended by this one of the texts; 0: the
+ * daemon does not say by which. */
+static void told(const char *stops, uint32_t stop, bool ends_call, const char *reason,
+                 const char *sequence)
+{
+    char body[512], want[128];
+    struct json_object *j;
+    struct turn t;
+
+    for (int streams = 0; streams < 2; streams++) {
+        (void)snprintf(body, sizeof(body), "{" CHAT ", \"stop_sequences\": [%s], \"stream\": %s}",
+                       stops, streams ? "true" : "false");
+        begin(&t, script_stop, &stop, read_messages, &say_messages, body);
+        t.ask.ends_call = ends_call;
+        assert_int_equal(run(&t), JOB_DONE);
+        if (!streams) {
+            j = say_messages.whole(&t.job);
+            json_write(&t.out, j);
+            json_free(j);
+        }
+        (void)snprintf(want, sizeof(want), "\"stop_reason\":\"%s\",\"stop_sequence\":%s", reason,
+                       sequence);
+        in_order(t.out.bytes, (const char *[]){ want, NULL });
+        end(&t);
+    }
+}
+
+static void which_text_ended_it(void **state)
+{
+    (void)state;
+    told("\"a\", \"\", \"ab\", \"c\"", 1, false, "stop_sequence", "\"a\"");
+    told("\"a\", \"\", \"ab\", \"c\"", 2, false, "stop_sequence",
+         "\"ab\""); /* an empty one is none */
+    told("\"a\", \"\", \"ab\", \"c\"", 3, false, "stop_sequence", "\"c\"");
+    told("\"a\"", 0, false, "stop_sequence", "\"a\""); /* an older daemon */
+    told("\"a\", \"b\"", 0, false, "stop_sequence", "null");
+    told("\"a\", \"b\"", 1, true, "stop_sequence", "\"a\""); /* the last is not the client's */
+    told("\"a\", \"b\"", 2, true, "end_turn", "null");
+    told("\"b\"", 1, true, "end_turn", "null");
+}
+
 /* --- refused ---------------------------------------------------------------------------------- */
 
 static void script_refuses(struct fake_daemon *d, void *arg)
@@ -485,6 +541,7 @@ int main(void)
         cmocka_unit_test(a_key_has_its_realm),
         cmocka_unit_test(several_are_one_request),
         cmocka_unit_test(several_are_told_as_they_come),
+        cmocka_unit_test(which_text_ended_it),
         cmocka_unit_test(refused_before_it_begins),
         cmocka_unit_test(pieces_are_told_one_by_one),
         cmocka_unit_test(prompts_have_their_answers),

@@ -157,6 +157,11 @@ def anthropic():
     stop = text[2:5]
     _, _, j = s.post("/v1/messages", **{**body, "stop_sequences": [stop]})
     check("a stop sequence is told", j["stop_reason"] == "stop_sequence" and j["stop_sequence"] == stop, j)
+    several = {**body, "stop_sequences": ["\x01never", stop, stop[:-1] or stop, stop[0]]}  # each a beginning of the one before
+    _, _, j = s.post("/v1/messages", **several)
+    check("which of several", j["stop_reason"] == "stop_sequence" and j["stop_sequence"] == stop[0], j)
+    end = [d["delta"] for e, d in s.events("/v1/messages", **several) if e == "message_delta"]
+    check("in a stream, too", end == [{"stop_reason": "stop_sequence", "stop_sequence": stop[0]}], end)
     # Two halves of an answer: the second begins where the first, sent as the assistant's, ends.
     _, _, j = s.post("/v1/messages", **{**chat("Why is the sky blue?", " the"), "system": "Be short.", "max_tokens": 3})
     plain = s.post("/v1/messages", **{**body, "max_tokens": 3})[2]
