@@ -23,7 +23,12 @@ class _Several:
     def __init__(self) -> None:
         self.text = ""
         self.reason = Reason.CUT
+        self.stop: Optional[int] = None
         self.usage = Usage()
+
+
+def _stop(result: Any) -> Optional[int]:
+    return int(result.stop) - 1 if result.stop else None
 
 
 class _Request:
@@ -46,6 +51,7 @@ class _Request:
         self.err = 0
         self.usage = Usage()
         self.reason = Reason.END_OF_TEXT
+        self.stop: Optional[int] = None
         self.failure: Optional[BaseException] = None  # in somebody's callback
         self.error: Optional[BaseException] = None  # of the request, kept before another one has its own
         self.on_end: Optional[Callable[[], None]] = None
@@ -57,6 +63,7 @@ class _Request:
             if result:  # also of an answer that was cut
                 self.usage = from_struct(Usage, result.usage)
                 self.reason = Reason(result.reason)
+                self.stop = _stop(result)
             if err < 0:
                 self.error = self.failure or self.client._error(err)
         except BaseException as e:  # a reason of a later library, or Ctrl-C: whoever waits has to hear of it
@@ -88,6 +95,7 @@ class _Request:
         try:
             if result and self.several:
                 self.several[answer].reason = Reason(result.reason)
+                self.several[answer].stop = _stop(result)
                 self.several[answer].usage = from_struct(Usage, result.usage)
         except BaseException as e:
             self.failure = e
@@ -485,7 +493,8 @@ class Session:
 
     def _take_several(self, request: _Request) -> List[Answer]:
         logprobs = [[t for t in request.logprobs if t.answer == i] for i in range(len(request.several))]
-        return [Answer(a.text, a.reason, a.usage, self.usage, mine) for a, mine in zip(request.several, logprobs)]
+        return [Answer(a.text, a.reason, a.usage, self.usage, mine, a.stop)
+                for a, mine in zip(request.several, logprobs)]
 
     def score(self, choices: Sequence[Span], *, special: bool = False) -> List[Choice]:
         """How likely each of several continuations is, behind where the session stands: it stays as it is."""
@@ -502,7 +511,7 @@ class Session:
         asked = self.append(self._question(question, system), answer=True)
         with self.generate(sampling, **options) as stream:
             said = "".join(stream)
-        return Answer(said, stream.result.reason, stream.result.usage, asked, stream.logprobs)
+        return Answer(said, stream.result.reason, stream.result.usage, asked, stream.logprobs, stream.result.stop)
 
     def _question(self, question: str, system: Optional[str]) -> Union[str, Sequence[MessageLike]]:
         if not self.client.info.chat:
@@ -608,7 +617,7 @@ class Stream:
         if not self._request.done:
             raise ValueError("the answer has not ended")
         self._request.finish()
-        return Result(self._request.reason, self._request.usage)
+        return Result(self._request.reason, self._request.usage, self._request.stop)
 
     def close(self) -> None:
         """Ends the answer, if it has not ended."""

@@ -217,6 +217,7 @@ class Result:
 
     reason: Reason
     usage: Usage
+    stop: Optional[int] = None  # with Reason.STOP: which of Sampling.stop, from 0; None: an older daemon does not say
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ class Answer:
     usage: Usage
     asked: Usage  # what reading the question took
     logprobs: Sequence[Logprob] = ()  # when Sampling.logprobs asks for them
+    stop: Optional[int] = None  # as in Result
 
     def __str__(self) -> str:
         return self.text
@@ -357,7 +359,7 @@ class Sampling:
     repeat_penalty: Optional[float] = None
     repeat_last_n: int = 0
     seed: int = 0
-    stop: Sequence[str] = ()
+    stop: Sequence[str] = ()  # the one that is complete first ends the answer
     ignore_eog: bool = False
     grammar: Optional[str] = None  # GBNF
     schema: Optional[str] = None  # JSON Schema

@@ -294,7 +294,7 @@ class AsyncSession:
         asked = await self.append(what, answer=True)
         async with self.generate(sampling, **options) as stream:
             said = "".join([piece async for piece in stream])
-        return Answer(said, stream.result.reason, stream.result.usage, asked, stream.logprobs)
+        return Answer(said, stream.result.reason, stream.result.usage, asked, stream.logprobs, stream.result.stop)
 
     async def fork(self, label: Optional[str] = None) -> "AsyncSession":
         return AsyncSession(self.client, await self.client._call(lambda: self._session.fork(label)))
@@ -358,7 +358,7 @@ class AsyncStream:
         if self._request is None or not self._request.done:
             raise ValueError("the answer has not ended")
         self._request.finish()
-        return Result(self._request.reason, self._request.usage)
+        return Result(self._request.reason, self._request.usage, self._request.stop)
 
     async def close(self) -> None:
         """Ends the answer, if it has not ended."""

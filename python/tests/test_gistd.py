@@ -209,6 +209,19 @@ class Blocking(unittest.TestCase):
                 with c.generate(stop=[stop], **options) as stream:
                     self.assertEqual("".join(stream), said[:said.index(stop)])
                 self.assertEqual(stream.result.reason, gistd.Reason.STOP)
+                self.assertEqual(stream.result.stop, 0)
+
+    def test_which_stop(self) -> None:
+        """By a grammar, so that the answer is known."""
+        ended = {"grammar": 'root ::= "one two three"', "stop": ["never", "two t", "two", "hree"]}
+        with self.client.open() as session:
+            answer = session.ask("Count", **ended)
+            self.assertEqual((answer.text, answer.reason, answer.stop), ("one ", gistd.Reason.STOP, 2))
+        with self.client.open() as session:
+            session.append("Count")
+            several = session.answers(2, **{**ended, "stop": ["\x01never", "three"]})
+            self.assertEqual([(a.text, a.stop) for a in several], [("one two ", 1)] * 2)
+            self.assertIsNone(session.ask("Count", grammar=ended["grammar"], stop=["never"]).stop)
 
     def test_logprobs(self) -> None:
         """Of a greedy answer each token is the likeliest, and as likely as a score says."""
@@ -338,7 +351,10 @@ class Blocking(unittest.TestCase):
         """Of a connection that ends by itself; who has a token of before has none."""
         with self.client.open() as session:
             session.append("Once upon a time")
-            want = session.answers(3, max_tokens=8, ignore_eog=True)
+            begun = session.answers(1, max_tokens=24, ignore_eog=True)[0].text[0]
+            stops = {"max_tokens": 24, "ignore_eog": True, "stop": ["\x01never", begun]}
+            want = session.answers(3, **stops)
+            self.assertEqual([a.stop for a in want], [1] * 3)
         before = gistd.Client()
         session = before.open()
         session.append("Once upon a time")
@@ -346,7 +362,7 @@ class Blocking(unittest.TestCase):
         ticket = session.keep(30)
         self.assertEqual(ticket.seconds, 30)
         self.assertGreater(ticket.max_bytes, 1000)
-        session.answers(3, max_tokens=8, ignore_eog=True)
+        session.answers(3, **stops)
         before.close()
         with self.assertRaises(gistd.NotFound):
             self.client.attach(first)
@@ -354,7 +370,7 @@ class Blocking(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "resume_answers"):
                 session.resume()
             several = session.resume_answers()
-        self.assertEqual([(a.text, a.reason) for a in several], [(a.text, a.reason) for a in want])
+        self.assertEqual([(a.text, a.reason, a.stop) for a in several], [(a.text, a.reason, a.stop) for a in want])
         with self.client.open() as session, self.assertRaises(gistd.NotFound):
             session.keep()
             list(session.resume())
