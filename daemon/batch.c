@@ -149,7 +149,8 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     /* It has found out that its memory wants runs first: the next step has them. */
     if (!has && !upkeep && r->phase == REQUEST_RUN)
         b->waits |= behind(r);
-    b->waits |= ranks(r);
+    /* Who has just ended gives back what others may wait for (daemon/room.h). */
+    b->waits |= ranks(r) || r->phase == REQUEST_LAST;
     if (!has)
         return false;
     if (!request_whole(r)->times.began_at)

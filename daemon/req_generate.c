@@ -61,6 +61,7 @@ struct generate {
     struct ranking ranking;      /* of what is packed, for these or the answer's own */
     struct hydrate_job *hydrate; /* under way; NULL: none */
     uint64_t first_ns;           /* when the first token was there; 0: not yet */
+    uint32_t gave_way;           /* for others, at so many tokens and one; 0: never */
 
     /* What it may guess, tokens or DRAFT_AUTO; 0: nothing. Then what of the step that runs is
      * guessed, behind the pending token. */
@@ -418,6 +419,38 @@ static bool takes_page(struct session *session)
     return r == 0;
 }
 
+/* Once for a token: who comes back to no more pages than it had ends. */
+static bool gives_way(struct sched *s, struct request *r, uint64_t n)
+{
+    struct generate *g = r->state;
+
+    if (g->gave_way == r->usage.generated_tokens + 1 || !room_gives_way(s, r, n))
+        return false;
+    g->gave_way = r->usage.generated_tokens + 1;
+    return true;
+}
+
+/* Of the next token. False: it waits, or has ended: with what was said, and more of it can be had
+ * once there is room. */
+static bool has_page(struct sched *s, struct request *r)
+{
+    struct seq *q = &r->session->seq;
+    bool has = seq_reserve(q, 1) == 0;
+    uint64_t n = has ? 0 : seq_wants(q, 1);
+
+    if (!has && room_comes(s, r, q->account, n))
+        return false;
+    if (!has && !takes_page(r->session)) {
+        if (served_lost(&s->served)) /* a page could not be copied */
+            request_fail_step(s, r, -EIO);
+        else if (!room_waits(s, r, n) && !gives_way(s, r, n))
+            done(s, r, WIRE_REASON_POOL_FULL);
+        return false;
+    }
+    r->paused = false;
+    return true;
+}
+
 /* A long text may end with a question, which was read as the text was. Before it is answered it is
  * read again, behind what it points to. False: there is nothing of the kind. */
 static bool ask(struct sched *s, struct request *r)
@@ -557,18 +590,8 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return false;
     }
-    /* An end and no error: what was said is whole, and more of it can be had once there is room. */
-    if (seq_reserve(&session->seq, 1) < 0) {
-        if (room_comes(s, r, session->seq.account, seq_wants(&session->seq, 1)))
-            return false;
-        if (!takes_page(session)) {
-            if (served_lost(&s->served)) /* a page could not be copied */
-                request_fail_step(s, r, -EIO);
-            else if (!room_waits(s, r))
-                done(s, r, WIRE_REASON_POOL_FULL);
-            return false;
-        }
-    }
+    if (!has_page(s, r))
+        return false;
     g->n_drafts = 0;
     *ret = (struct forward_run){
         .seq = &session->seq, .tokens = &session->pending, .n_tokens = 1, .want = FORWARD_WANT_LAST

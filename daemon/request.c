@@ -451,7 +451,7 @@ bool request_back(struct request *r)
         return true;
     if (!away_back(r->memory))
         return false;
-    if (r->usage.prompt_tokens)
+    if (r->usage.prompt_tokens && !r->usage.generated_tokens) /* it was counted when that began */
         memory_account(r->memory, &r->usage);
     return true;
 }

@@ -28,7 +28,6 @@
 
 struct client;
 struct encode_text;
-struct lane;
 struct memory;
 struct request;
 struct sched;
@@ -106,6 +105,7 @@ struct request {
     bool cancelled;  /* by the client, or expired; taken up between steps */
     bool expired;    /* its deadline has passed */
     bool in_prefill; /* a run of the current step reads for it */
+    bool paused;     /* it waits for pages, and keeps those that it has (daemon/room.h) */
     bool was_away;   /* its session, when it began (daemon/away.h) */
     struct wire_usage usage;
     struct wire_rep last;        /* phase LAST */

@@ -35,6 +35,7 @@ struct ask {
     struct before before;
     uint64_t even; /* an even part */
     uint64_t look; /* for room; 0: none yet */
+    bool keeps;    /* its pages, while it waits */
 };
 
 /* What would be free: pages, those of them that the owner is charged for, and table entries of the
@@ -172,13 +173,14 @@ static bool goes(const struct ask *k, struct session *x, bool looks)
 }
 
 /* Of the owner's own, while its request goes on: one that its reader holds up is no help, nor one
- * in parts, whose pages are its forks', too. One that waits for pages itself has none. */
+ * in parts, whose pages are its forks', too. One that waits for pages itself has none, or keeps
+ * them: who keeps his does not wait for it. */
 static bool will_go(const struct ask *k, const struct session *x)
 {
     const struct request *r = x->busy;
 
-    return r && r != k->r && !x->opening && !x->lost && is_own_lesser(k, x) &&
-           r->times.blocked_at == 0 && r->ops != &request_answers &&
+    return r && r != k->r && !(k->keeps && r->paused) && !x->opening && !x->lost &&
+           is_own_lesser(k, x) && r->times.blocked_at == 0 && r->ops != &request_answers &&
            r->ops != &request_score_choices && away_can(&x->memory);
 }
 
@@ -446,14 +448,46 @@ bool room_to_go(struct sched *s, struct request *r, uint64_t n)
     return true;
 }
 
-bool room_waits(struct sched *s, const struct request *r)
+/* While others compute; when nobody else has done anything in the last step, nobody will give
+ * anything back. */
+static bool waits_for_any(struct sched *s, const struct request *r)
 {
     const struct owner *o = r->client->owner;
 
-    /* When nobody else has done anything in the last step, nobody will give anything back. */
     if (s->stalled ||
         (r->priority == WIRE_INTERACTIVE && o->pages.used <= owners_even(&s->owners, o)))
         return false;
     s->n_paused++;
+    return true;
+}
+
+/* Those of its user that it waits for go on by themselves: they read or write, and no step is
+ * without them, or they wait for a disk or a grammar, which ring. So the scheduler may sleep, and
+ * each step looks again, also the one behind a step in which one has ended (batch.c, add). */
+bool room_waits(struct sched *s, struct request *r, uint64_t n)
+{
+    struct ask k = ask_of(s, r, r->memory->seq->account, n);
+    bool waits;
+
+    k.keeps = true;
+    waits = later(s, &k) || waits_for_any(s, r);
+    if (waits && !r->paused)
+        memory_rest(r->memory); /* those may want what it compresses with */
+    r->paused = waits;
+    return waits;
+}
+
+/* It holds none from here on, and so may wait for those who keep theirs. */
+bool room_gives_way(struct sched *s, struct request *r, uint64_t n)
+{
+    struct memory *m = r->memory;
+    struct ask k = ask_of(s, r, m->seq->account, n);
+
+    if (r->lane || !r->session || m != &r->session->memory || m->away.state != AWAY_HERE ||
+        !away_can(m) || !later(s, &k))
+        return false;
+    away_again(m, (uint32_t)n);
+    r->was_away = s->room_made = true;
+    s->totals.gave_way++;
     return true;
 }

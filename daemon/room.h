@@ -18,13 +18,21 @@
  * segments, are no function of their ids: they stay. So does what would bring nothing: whose pages
  * all stand in tables of others, too, that can't go.
  *
- * What comes back and finds too few pages, while requests of its user are at work that will give
- * theirs back, stands in line for them, the oldest first, and holds none meanwhile: so nobody waits
- * for what it has. Where none of them would do it tries with what there is.
+ * Who finds too few pages may wait for those of requests at work, which give them back when they
+ * end:
  *
- * An answer that is being written keeps its pages. Where it finds no more, and is a background one
- * or its owner has more than an even part, it waits while others compute, who end and give theirs
- * back; alone it ends.
+ *     who                               waits for                          holds meanwhile
+ *     what comes back                   its user's, the oldest first       nothing
+ *     an answer that is being written   its user's                         its pages
+ *     a background one, or one of who   anybody who computes               its pages
+ *     has more than an even part
+ *
+ * Its user's are waited for only if there will be enough when they have ended, and not where their
+ * reader holds them up. Nobody who holds pages waits for one that waits, so that there are no
+ * circles: of two answers that want each other's pages the second one gives way (room_gives_way),
+ * and comes back when the first has ended; where its ids do not bring it back it ends instead. Of
+ * what segments are compressed with an answer gives back all that it has before it waits. What
+ * comes back, and finds nobody to wait for, tries with what there is.
  *
  * Threads    the scheduler's, between steps.
  */
@@ -59,7 +67,10 @@ bool room_to_come(struct sched *s, struct request *r);
 /* It came back, or is about to, and wants n pages more that there are not. True: it is GONE again,
  * and waits. */
 bool room_to_go(struct sched *s, struct request *r, uint64_t n);
-/* An answer that found no page: it is to wait. */
-bool room_waits(struct sched *s, const struct request *r);
+/* An answer that found n pages too few: it is to wait. It asks again in each step. */
+bool room_waits(struct sched *s, struct request *r, uint64_t n);
+/* It is not, since those who will give pages back wait for its own: these they have. True: it is
+ * GONE, and comes back. False: there is nobody who would, or it can't. */
+bool room_gives_way(struct sched *s, struct request *r, uint64_t n);
 
 #endif

@@ -2,9 +2,13 @@
  * turn. Would catch: sessions whose ids are hashed again for each one that goes; one that goes
  * though all its pages are another one's, too, and a request that counts on them; two that come
  * back at once into too few pages, of which one fails; an interactive request that fails beside
- * idle sessions of its user, or a background one that has those go.
+ * idle sessions of its user, or a background one that has those go; an answer that ends for want of
+ * pages that another one of its user is about to give back; two that wait for each other; one that
+ * waits and is not heard when it is cancelled, or its deadline passes.
  */
 
+#include "daemon/batch.h"
+#include "daemon/generate.h"
 #include "daemon/room.h"
 #include "daemon/sched.h"
 #include "tests/support/alone.h"
@@ -68,7 +72,7 @@ static void stop(void)
     chan_close(chan);
 }
 
-static uint64_t open_session(enum wire_priority priority)
+static uint64_t open_with_budget(enum wire_priority priority, uint32_t budget)
 {
     struct wire_req m = { .id = ++last_id,
                           .kind = WIRE_OPEN_SESSION,
@@ -77,8 +81,15 @@ static uint64_t open_session(enum wire_priority priority)
                           .u.open_session.has_segment = true,
                           .u.open_session.segment = 64 };
 
+    m.u.open_session.memory.has_budget = budget > 0;
+    m.u.open_session.memory.budget = budget;
     assert_int_equal(alone_ask(&a, chan, &m, NULL, &rep), WIRE_SESSION_OPENED);
     return rep.u.session_opened.session;
+}
+
+static uint64_t open_session(enum wire_priority priority)
+{
+    return open_with_budget(priority, 0);
 }
 
 static uint64_t start_append(uint64_t session, uint32_t n)
@@ -344,12 +355,237 @@ static void own_idle_ones_give_way(void **state)
     stop();
 }
 
+/* --- answers that wait ------------------------------------------------------------------------ */
+
+/* Two sessions that have all pages. The second one's last page has room for n more tokens. */
+static void fill(uint64_t ret[2], uint32_t n)
+{
+    for (int i = 0; i < 2; i++) {
+        ret[i] = open_session(WIRE_INTERACTIVE);
+        assert_int_equal(append(ret[i], PAGES / 2 * PAGE - (i ? n : 1)), WIRE_APPENDED);
+        assert_int_equal(pages_of(ret[i]), PAGES / 2);
+    }
+}
+
+/* Who is waited for. The others' work is made up. */
+static void waits_for_its_own(void **state)
+{
+    struct request work = { .ops = &request_generate }, r = { .ops = &request_generate };
+    uint64_t sessions[2];
+    struct session *x;
+
+    (void)state;
+    start("none");
+    fill(sessions, 1);
+    x = find(sessions[0]);
+    r.client = x->client;
+    r.session = x;
+    r.memory = &x->memory;
+    x->busy = &r;
+    x = find(sessions[1]);
+    work.client = x->client;
+    work.session = x;
+    work.memory = &x->memory;
+    x->busy = &work;
+    assert_true(room_waits(a.sched, &r, 1) && r.paused);
+    assert_true(room_waits(a.sched, &r, PAGES / 2));
+    assert_false(room_waits(a.sched, &r, PAGES / 2 + 1) || r.paused); /* that would not do */
+    work.times.blocked_at = 1;                                        /* its reader is slow */
+    assert_false(room_waits(a.sched, &r, 1));
+    work.times.blocked_at = 0;
+    work.ops = &request_answers;
+    assert_false(room_waits(a.sched, &r, 1));
+    work.ops = &request_append;
+    assert_true(room_waits(a.sched, &r, 1));
+    assert_false(room_waits(a.sched, &work, 1)); /* that one waits: not in a circle */
+    assert_false(work.paused);
+    r.priority = WIRE_BACKGROUND; /* it does not wait for what it may not have */
+    assert_int_equal(a.sched->n_paused, 0);
+    assert_true(room_waits(a.sched, &r, 1)); /* but for anybody who computes */
+    assert_int_equal(a.sched->n_paused, 1);
+    a.sched->stalled = true;
+    assert_false(room_waits(a.sched, &r, 1));
+    a.sched->stalled = false;
+    a.sched->n_paused = 0;
+    x->busy = find(sessions[0])->busy = NULL;
+    stop();
+}
+
+/* However far the one is when the other has used up its pages. */
+static void answer_waits_for_another(void **state)
+{
+    uint64_t sessions[2], ids[2];
+
+    (void)state;
+    start("none");
+    fill(sessions, PAGE - 1);
+    ids[1] = start_answer(sessions[1], PAGE - 2);
+    ids[0] = start_answer(sessions[0], 3 * PAGE);
+    all_end(ids, 2, WIRE_DONE);
+    stop();
+}
+
+static struct request *open_request(uint64_t id)
+{
+    struct request *r;
+
+    TAILQ_FOREACH (r, &a.sched->active, link)
+        if (r->id == id)
+            return r;
+    return NULL;
+}
+
+static struct request *paused(uint64_t id)
+{
+    struct request *r = open_request(id);
+
+    return r && r->paused ? r : NULL;
+}
+
+/* The one that is waited for has no part in the step in which it ends, nor has anybody else: the
+ * scheduler must not sleep behind it. */
+static void is_told_of_an_end(void **state)
+{
+    enum wire_reason reasons[2];
+    uint64_t sessions[2], ids[2];
+    bool goes_on = true;
+
+    (void)state;
+    start("none");
+    sessions[0] = open_session(WIRE_INTERACTIVE);
+    sessions[1] = open_with_budget(WIRE_INTERACTIVE, PAGES / 2 * PAGE - 6);
+    assert_int_equal(append(sessions[0], PAGES / 2 * PAGE - 1), WIRE_APPENDED);
+    assert_int_equal(append(sessions[1], PAGES / 2 * PAGE - 14), WIRE_APPENDED);
+    for (int i = 1; i >= 0; i--)
+        ids[i] = start_answer(sessions[i], 3 * PAGE);
+    while (!open_request(ids[1]))
+        (void)sched_turn(a.sched);
+    while (open_request(ids[1]) && !paused(ids[0]))
+        (void)sched_turn(a.sched);
+    while (open_request(ids[1]))
+        goes_on = batch_run(a.sched);
+    assert_true(goes_on);
+    for (int left = 2; left > 0;) {
+        (void)alone_reply(&a, chan, &rep);
+        if (!rep.last || (rep.id != ids[0] && rep.id != ids[1]))
+            continue;
+        assert_int_equal(rep.kind, WIRE_DONE);
+        reasons[rep.id == ids[1]] = rep.u.done.reason;
+        left--;
+    }
+    assert_int_equal(reasons[0], WIRE_REASON_LENGTH);
+    assert_int_equal(reasons[1], WIRE_REASON_CONTEXT_FULL);
+    stop();
+}
+
+/* What answers say, all of both. */
+struct said {
+    uint32_t n, ids[3 * PAGE];
+};
+
+static void hear(const uint64_t *ids, struct said *said, uint32_t n)
+{
+    for (uint32_t left = n; left > 0;) {
+        (void)alone_reply(&a, chan, &rep);
+        for (uint32_t i = 0; i < n; i++) {
+            if (rep.id != ids[i])
+                continue;
+            for (uint32_t k = 0; rep.kind == WIRE_TEXT && k < rep.u.text.n_ids; k++)
+                said[i].ids[said[i].n++] = rep.u.text.tokens[k];
+            if (!rep.last)
+                continue;
+            if (rep.kind == WIRE_ERROR)
+                fail_msg("request %lu: %s", (unsigned long)rep.id, rep.u.error.text);
+            assert_int_equal(rep.kind, WIRE_DONE);
+            assert_int_equal(rep.u.done.reason, WIRE_REASON_LENGTH);
+            assert_int_equal(rep.u.done.usage.raw_tokens, PAGES / 2 * PAGE - 1);
+            left--;
+        }
+    }
+}
+
+/* Both want more than there is. One gives way, and both say what they would alone. */
+static void not_in_a_circle(void **state)
+{
+    struct said alone[2] = { { 0 } }, beside[2] = { { 0 } };
+    uint64_t sessions[2], ids[2];
+
+    (void)state;
+    start("none");
+    fill(sessions, 1);
+    for (int i = 0; i < 2; i++) {
+        struct wire_req m = { .kind = WIRE_REWIND };
+
+        ids[i] = start_answer(sessions[i], 3 * PAGE);
+        hear(&ids[i], &alone[i], 1);
+        m.id = ++last_id;
+        m.u.rewind.session = sessions[i];
+        m.u.rewind.n_tokens = PAGES / 2 * PAGE - 1;
+        assert_int_equal(alone_ask(&a, chan, &m, NULL, &rep), WIRE_REWOUND);
+    }
+    for (int i = 0; i < 2; i++)
+        ids[i] = start_answer(sessions[i], 3 * PAGE);
+    hear(ids, beside, 2);
+    assert_memory_equal(beside, alone, sizeof(alone));
+    assert_int_equal(alone[0].n, 3 * PAGE);
+    stop();
+}
+
+/* Stats every so often, so that a scheduler with nothing to do goes on turning. */
+static struct chan *keep_turning(void)
+{
+    struct wire_req m = { .id = ++last_id, .kind = WIRE_WATCH, .u.watch.interval_ms = 100 };
+    struct chan *other = alone_hello(&a, 2);
+
+    alone_send(&a, other, &m, NULL);
+    return other;
+}
+
+/* By a cancel, and by a deadline, of which the clock is the request's own: it passes while it
+ * waits. */
+static void ends_while_it_waits(void **state)
+{
+    struct request work = { .ops = &request_generate };
+    struct wire_req m = { .kind = WIRE_CANCEL };
+    uint64_t sessions[2];
+    struct chan *other;
+
+    (void)state;
+    start("none");
+    fill(sessions, 1);
+    other = keep_turning();
+    work.client = find(sessions[1])->client;
+    find(sessions[1])->busy = &work;
+    for (int i = 0; i < 2; i++) {
+        uint64_t id = start_answer(sessions[0], 3 * PAGE);
+
+        while (!paused(id))
+            (void)sched_turn(a.sched);
+        if (i == 0) {
+            m.id = ++last_id;
+            m.u.cancel.request = id;
+            alone_send(&a, chan, &m, NULL);
+        } else {
+            paused(id)->deadline_ns = a.sched->deadline_ns = 1;
+        }
+        assert_int_equal(wait_for(id), WIRE_ERROR);
+        assert_int_equal(rep.u.error.code, i ? WIRE_E_DEADLINE : WIRE_E_CANCELLED);
+        assert_int_equal(pages_of(sessions[0]), PAGES / 2);
+    }
+    find(sessions[1])->busy = NULL;
+    chan_close(other);
+    stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hashes_each_once), cmocka_unit_test(shared_pages_count_once),
-        cmocka_unit_test(both_come_back),   cmocka_unit_test(both_come_back_and_read),
-        cmocka_unit_test(too_much_is_told), cmocka_unit_test(own_idle_ones_give_way),
+        cmocka_unit_test(hashes_each_once),    cmocka_unit_test(shared_pages_count_once),
+        cmocka_unit_test(both_come_back),      cmocka_unit_test(both_come_back_and_read),
+        cmocka_unit_test(too_much_is_told),    cmocka_unit_test(own_idle_ones_give_way),
+        cmocka_unit_test(waits_for_its_own),   cmocka_unit_test(answer_waits_for_another),
+        cmocka_unit_test(is_told_of_an_end),   cmocka_unit_test(not_in_a_circle),
+        cmocka_unit_test(ends_while_it_waits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
