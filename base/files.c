@@ -82,9 +82,33 @@ int files_write(int fd, const void *from, size_t n, off_t off)
 
         if (r < 0 && errno == EINTR)
             continue;
-        if (r < 0)
-            return -errno;
+        /* Nothing and no error: it would be asked for ever. */
+        if (r <= 0)
+            return r < 0 ? -errno : -EIO;
         done += (size_t)r;
     }
     return 0;
+}
+
+int files_sync_entry(const char *path, struct why *why)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd, r;
+
+    if (!folder)
+        return why_set(why, -ENOMEM, "%s: no memory", path);
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+    if (fd >= 0)
+        (void)close(fd);
+    free(folder);
+    /* A file system that syncs no folders, and a folder that may be written but not read: nothing
+     * can be done about either, and a file that is whole there is all that there will be. */
+    if (r == 0 || r == -EINVAL || r == -EACCES)
+        return 0;
+    return why_set(why, r,
+                   "%s: it is whole, but its folder cannot be synced, so a power cut may "
+                   "take it back: %s",
+                   path, strerror(-r));
 }

@@ -6,6 +6,8 @@
 #ifndef BASE_FILES_H
 #define BASE_FILES_H
 
+#include "base/why.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -18,7 +20,13 @@ int files_make_path(const char *path, uint32_t *ret_made);
  * returns, as far as the disk does what it is told. */
 void files_sync_above(const char *path, uint32_t n_made);
 
-/* All n bytes at off. read: -EBADMSG, the file ends before. */
+/* A file that was made, or renamed to path: its name is on the disk when this returns, where a
+ * folder can be synced at all. The file's own bytes are the caller's to sync, before. why may be
+ * NULL. */
+int files_sync_entry(const char *path, struct why *why);
+
+/* All n bytes at off. read: -EBADMSG, the file ends before. write: -EIO, the disk takes nothing and
+ * names no error. */
 int files_read(int fd, void *to, size_t n, off_t off);
 int files_write(int fd, const void *from, size_t n, off_t off);
 

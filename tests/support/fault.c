@@ -23,6 +23,7 @@ static _Thread_local struct fault now;
 static _Atomic uint64_t n_allocations;
 static _Atomic int64_t n_mapped;
 static _Atomic size_t most = SIZE_MAX; /* that one pread or pwrite moves */
+static _Atomic bool stands;            /* pwrite moves nothing */
 
 void fault_arm(uint64_t n)
 {
@@ -41,6 +42,11 @@ bool fault_disarm(struct fault *ret)
 void fault_short(size_t n)
 {
     most = n ? n : SIZE_MAX;
+}
+
+void fault_still(bool still)
+{
+    stands = still;
 }
 
 static size_t shorter(size_t n)
@@ -227,7 +233,7 @@ ssize_t __wrap_write(int fd, const void *p, size_t n)
 }
 
 WATCH(ssize_t, -1, ENOSPC, pwrite, (int fd, const void *p, size_t n, off_t off),
-      (fd, p, shorter(n), off))
+      (fd, p, stands ? 0 : shorter(n), off))
 /* A stream remembers it. */
 size_t __real_fwrite(const void *p, size_t size, size_t n, FILE *f);
 size_t __wrap_fwrite(const void *p, size_t size, size_t n, FILE *f);
