@@ -106,7 +106,7 @@ static int replace(const char *path, const struct ctl_text *t, mode_t mode)
         r = -errno;
     if (r < 0)
         (void)unlink(beside);
-    return r;
+    return r < 0 ? r : files_sync_entry(path, NULL);
 }
 
 /* The old text with the line in it: in the place of the one before, else as the first. */

@@ -1,9 +1,11 @@
 /* tests/test_model_write.c - a base model as it is written when it was trained. Would catch: a
  * weight that comes back as another one, rows of q and k in another order, metadata or a tensor
  * that is not trained lost on the way, a digest that is not the file's, a file that is left behind
- * when it could not be written.
+ * when it could not be written, one that is called written and whose name may not outlive a power
+ * cut.
  */
 #include "engine/file/gguf.h"
+#include "tests/support/fault_life.h"
 #include "tests/support/near.h"
 #include "tests/support/scratch.h"
 #include "train/file/model_write.h"
@@ -149,9 +151,44 @@ static void refuses_what_f16_lacks(void **state)
     train_close(&t);
 }
 
+struct written {
+    const struct base *base;
+    unsigned n_unsynced; /* times that the file was there and an error was told */
+};
+
+static int live(void *arg, struct why *why)
+{
+    struct written *w = arg;
+    char path[SCRATCH_PATH_MAX], digest[33];
+    int r = model_write(scratch_path(path, "faulty.gguf"), w->base, digest, why);
+    bool there = access(path, F_OK) == 0;
+
+    assert_true(there || r < 0);
+    w->n_unsynced += there && r < 0;
+    (void)unlink(path);
+    strcat(path, ".part");
+    assert_int_not_equal(access(path, F_OK), 0);
+    return r;
+}
+
+static void says_what_failed(void **state)
+{
+    struct written w = { NULL, 0 };
+    struct trained t;
+
+    (void)state;
+    train_open(&t, "smollm2");
+    w.base = &t.base;
+    fault_life(&(struct fault_life){
+        .name = "model_write", .live = live, .arg = &w, .also = ENOMEM, .says = true });
+    assert_true(w.n_unsynced > 0);
+    train_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(reads_back),
+                                        cmocka_unit_test(says_what_failed),
                                         cmocka_unit_test(refuses_what_f16_lacks) };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -4,6 +4,8 @@
  */
 #include "train/data/corpus_file.h"
 
+#include "base/files.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -239,20 +241,6 @@ static int put_rest(struct corpus_writer *w, struct why *why)
     return 0;
 }
 
-/* The folder too: a rename is on the disk when its folder is. */
-static int sync_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0)
-        (void)close(fd);
-    free(folder);
-    return r;
-}
-
 int corpus_writer_commit(struct corpus_writer *w, struct why *why)
 {
     int r = put_rest(w, why);
@@ -263,7 +251,8 @@ int corpus_writer_commit(struct corpus_writer *w, struct why *why)
     if (fflush(w->file) != 0 || fsync(fileno(w->file)) < 0 || rename(w->part, w->path) < 0)
         return fail_io(w, why);
     /* From here on close has nothing to take away: the file has its name. */
-    r = fclose(w->file) != 0 ? -errno : sync_folder(w->path);
+    r = fclose(w->file) != 0 ? -errno : 0;
     w->file = NULL;
-    return r < 0 ? why_set(why, r, "%s: %s", w->path, strerror(-r)) : 0;
+    return r < 0 ? why_set(why, r, "%s: %s", w->path, strerror(-r))
+                 : files_sync_entry(w->path, why);
 }

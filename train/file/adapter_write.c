@@ -4,12 +4,12 @@
  */
 #include "train/file/adapter_write.h"
 
+#include "base/files.h"
 #include "engine/file/quant.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -203,27 +203,14 @@ static int put_all(struct writer *o)
 
 /* --- the file --------------------------------------------------------------------------------- */
 
-/* Also the folder has to reach the disk. A file system that can't do that for folders is none of
- * our business. */
-static void sync_folder(char *path)
-{
-    int fd = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        (void)fsync(fd);
-        (void)close(fd);
-    }
-}
-
-static int give_name(const struct writer *o, char *temp)
+static int give_name(const struct writer *o, const char *temp)
 {
     /* What came to be since check looked stays, too. */
     unsigned flags = o->w->replace ? 0 : RENAME_NOREPLACE;
 
     if (renameat2(AT_FDCWD, temp, AT_FDCWD, o->path, flags) < 0)
         return fail_io(o);
-    sync_folder(temp);
-    return 0;
+    return files_sync_entry(o->path, o->why);
 }
 
 static int write_as(struct writer *o, char *temp)

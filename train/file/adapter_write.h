@@ -3,7 +3,8 @@
  *     u64 n, little-endian | n bytes of JSON, padded to 8 bytes | tensors in the order given
  *
  * The file appears under its name whole or not at all: it is written beside it under another name,
- * reaches the disk, and is renamed then.
+ * reaches the disk, and is renamed then. An error behind that leaves it: it is whole, but its name
+ * may not outlive a power cut.
  *
  * Threads    any, but one a path at a time.
  * Ownership  borrows everything; allocates a few MiB, and the largest tensor that is fetched.

@@ -4,6 +4,7 @@
 #include "train/file/model_write.h"
 
 #include "base/digest.h"
+#include "base/files.h"
 #include "engine/file/gguf.h"
 #include "engine/file/weights.h"
 
@@ -299,10 +300,12 @@ static int write_as(struct writer *w, const char *beside, char ret_digest[33])
         r = fail_io(w);
     if (r == 0 && rename(beside, w->path) < 0)
         r = fail_io(w);
-    if (r < 0) {
+    if (r < 0)
         unlink(beside);
+    else
+        r = files_sync_entry(w->path, w->why);
+    if (r < 0)
         return r;
-    }
     /* Of all bytes as they were written: what loading the file would find. */
     digest_put(w->hash, ret_digest);
     return 0;

@@ -3,6 +3,7 @@
  */
 #include "train/net/optim.h"
 
+#include "base/files.h"
 #include "train/net/tensors_cpu.h"
 
 #include <errno.h>
@@ -337,7 +338,7 @@ int optim_save(const struct optim *o, const char *path, const struct optim_progr
         why_set(why, r, "%s: the checkpoint could not be written: %s", path, strerror(-r));
     }
     free(beside);
-    return r;
+    return r < 0 ? r : files_sync_entry(path, why);
 }
 
 /* Values go to their places before the sum is known: a run whose checkpoint is damaged does not

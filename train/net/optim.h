@@ -69,7 +69,7 @@ double optim_step(struct optim *o, const struct optim_rule *rule, double lr, uin
 /* Linear from 0 over warmup steps, then a cosine from lr to lr * floor at n_steps. */
 double optim_lr(double lr, double floor, uint64_t warmup, uint64_t n_steps, uint64_t step);
 
-/* Written beside path, synced and renamed. */
+/* Written beside path, synced and renamed, and the name synced. */
 int optim_save(const struct optim *o, const char *path, const struct optim_progress *at,
                const char *recipe, struct why *why);
 /* Tensors have to be the same. recipe has to be the same text, else -EINVAL. */
