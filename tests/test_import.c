@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -374,6 +375,27 @@ static void refuses_what_it_cannot_do(void **state)
 }
 
 /* The same dimensions, but another model: its norm tells. */
+/* Not a folder in which nothing was found. */
+static void says_that_a_folder_cannot_be_read(void **state)
+{
+    char folder[SCRATCH_PATH_MAX];
+    struct rlimit all, none;
+    struct why why = { "" };
+    struct published *p;
+
+    (void)state;
+    assert_int_equal(mkdir(scratch_path(folder, "closed"), 0700), 0);
+    assert_int_equal(published_open(folder, &p, &why), -EINVAL);
+    assert_non_null(strstr(why.text, "found no .safetensors"));
+    why.text[0] = '\0';
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    none = (struct rlimit){ .rlim_cur = 0, .rlim_max = all.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(published_open(folder, &p, &why), -EIO);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_non_null(strstr(why.text, "cannot be read"));
+}
+
 static void refuses_another_models_gists(void **state)
 {
     char folder[SCRATCH_PATH_MAX];
@@ -394,6 +416,7 @@ int main(void)
         cmocka_unit_test(computes_what_their_code_does),
         cmocka_unit_test(shards_are_the_same),
         cmocka_unit_test(refuses_what_it_cannot_do),
+        cmocka_unit_test(says_that_a_folder_cannot_be_read),
         cmocka_unit_test(refuses_another_models_gists),
     };
 

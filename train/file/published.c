@@ -34,21 +34,25 @@ static int open_files(struct published *c, char *const *paths, size_t n, struct 
 /* A folder whose name holds what glob has a meaning for is opened file by file. */
 static int open_folder(struct published *c, struct why *why)
 {
-    glob_t found;
+    glob_t found = { 0 };
     char *pattern;
     int r;
 
     if (asprintf(&c->config, "%s/config.json", c->path) < 0 ||
         asprintf(&pattern, "%s/*.safetensors", c->path) < 0)
         return why_set(why, -ENOMEM, "%s: no memory", c->path);
-    r = glob(pattern, 0, NULL, &found);
+    /* By GLOB_ERR a folder that cannot be read is no empty one. */
+    r = glob(pattern, GLOB_ERR, NULL, &found);
     free(pattern);
-    if (r == GLOB_NOMATCH)
-        return why_set(why, -EINVAL, "%s: found no .safetensors file in this folder", c->path);
-    if (r != 0)
-        return why_set(why, -EIO, "%s: the folder cannot be read", c->path);
-    r = open_files(c, found.gl_pathv, found.gl_pathc, why);
-    globfree(&found);
+    if (r == 0)
+        r = open_files(c, found.gl_pathv, found.gl_pathc, why);
+    else if (r == GLOB_NOMATCH)
+        r = why_set(why, -EINVAL, "%s: found no .safetensors file in this folder", c->path);
+    else if (r == GLOB_NOSPACE)
+        r = why_set(why, -ENOMEM, "%s: no memory", c->path);
+    else
+        r = why_set(why, -EIO, "%s: the folder cannot be read", c->path);
+    globfree(&found); /* of a list that is not whole, too */
     return r;
 }
 
