@@ -245,6 +245,7 @@ WRAP_test_stream := io_open
 # A library that is the test's.
 WRAP_test_nccl := dlopen dlsym dlclose
 $(B)/tests/test_nccl: $(B)/cuda/nv/sums_nccl.o
+$(B)/tests/test_view: $(B)/dbus/view.o
 # Devices that are the test's, and time that runs away.
 WRAP_test_together := clock_gettime
 $(B)/tests/test_together: $(B)/cuda/together.o

@@ -149,7 +149,9 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .host_records = w->host_records,
                               .host_evicted_total = w->host_evicted_total,
                               .host_tokens_total = w->host_tokens_total,
-                              .host_pinned = w->host_pinned };
+                              .host_pinned = w->host_pinned,
+                              .n_clients_all = w->clients,
+                              .n_sessions_all = w->sessions };
 }
 
 /* NULL: no memory. The caller frees what is returned, with all lists in it. */

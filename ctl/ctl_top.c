@@ -167,8 +167,8 @@ static void print_json(const struct top *t, const struct gist_stats *s)
     ctl_json_u64(&j, "pages", s->pages);
     ctl_json_u64(&j, "pages_free", s->pages_free);
     ctl_json_u64(&j, "pages_cached", s->pages_cached);
-    ctl_json_u64(&j, "clients", s->n_clients);
-    ctl_json_u64(&j, "sessions", s->n_sessions);
+    ctl_json_u64(&j, "clients", s->n_clients_all);
+    ctl_json_u64(&j, "sessions", s->n_sessions_all);
     ctl_json_u64(&j, "detached", count_detached(s));
     ctl_json_open(&j, "owners", '[');
     for (uint32_t i = 0; i < s->n_owners; i++) {

@@ -72,6 +72,9 @@ static uint64_t sign_of(const struct gist_stats *st)
 {
     uint64_t h = UINT64_C(0xcbf29ce484222325);
 
+    /* For those that have no room in the lists. */
+    mix(&h, st->n_clients_all);
+    mix(&h, st->n_sessions_all);
     for (uint32_t i = 0; i < st->n_clients; i++)
         mix(&h, st->clients[i].id);
     for (uint32_t i = 0; i < st->n_sessions; i++) {
@@ -95,8 +98,8 @@ static void keep(struct view *v)
     v->used = (uint64_t)used * st->page_bytes;
     v->cached = (uint64_t)st->pages_cached * st->page_bytes;
     v->returned = (uint64_t)st->pages_returned * st->page_bytes;
-    v->n_clients = st->n_clients - 1; /* without us */
-    v->n_sessions = st->n_sessions;
+    v->n_clients = st->n_clients_all > 0 ? st->n_clients_all - 1 : 0; /* without us */
+    v->n_sessions = st->n_sessions_all;
     v->running = st->requests_running;
     v->waiting = st->requests_waiting;
     v->who = sign_of(st);
@@ -133,6 +136,9 @@ int view_cancel(struct view *v, uint64_t session, bool sees_all, uint32_t uid)
     if (!v->conn)
         return -ENOTCONN;
     s = find(&v->stats, session);
+    /* One that the list had no room for is looked up by gistd. */
+    if (!s && sees_all && v->stats.n_sessions < v->n_sessions)
+        return gist_cancel_session(v->conn, session);
     if (!s || !(sees_all || s->uid == uid))
         return -ENOENT;
     return gist_cancel_session(v->conn, session);

@@ -85,6 +85,9 @@ struct gist_stats {
      * went from there for room, and tokens that came back. */
     uint64_t host_bytes, host_limit, host_records, host_evicted_total, host_tokens_total;
     int host_pinned; /* the device copies from and to it by itself */
+    /* Of all users. The lists have less where others' are not shown, and are cut to what a reply
+     * holds. */
+    uint32_t n_clients_all, n_sessions_all;
 };
 /* What it points to lives until the next call on the connection. Of other users it has numbers
  * alone, unless root or the daemon's user asks. */
