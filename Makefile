@@ -240,6 +240,9 @@ WRAP_test_room := away_is_kept
 WRAP_test_ranking := rank_go rank_left portion_spent
 # A model that takes its time to come back.
 WRAP_test_waking := served_wake
+# Other processes of a training run.
+WRAP_test_run_agree  := ranks_share ranks_sum_double
+WRAP_test_run_device := ranks_sum
 # A disk that fails, under weights that stream.
 WRAP_test_stream := io_open
 # A library that is the test's.

@@ -14,6 +14,7 @@
 #include "train/file/model_write.h"
 #include "train/progress.h"
 #include "train/ranks.h"
+#include "train/run_agree.h"
 #include "train/run_check.h"
 #include "train/run_device.h"
 #include "train/run_log.h"
@@ -48,9 +49,11 @@ struct run {
     bool goes_on; /* from its checkpoint */
     struct optim_progress at;
     uint64_t saved, evaluated; /* at these steps; UINT64_MAX: not yet */
+    uint64_t compared;         /* with other processes, at this step */
     char *text;                /* of the recipe, as checkpoints have it */
     uint32_t *ids;
     uint8_t *carries;
+    float *between; /* for a device's gradients on their way to other processes, or NULL */
     struct run_log *log;
     struct progress progress;
     double started;
@@ -209,6 +212,25 @@ static int say_lost(const struct run *r, struct why *why)
                    (unsigned long long)r->at.step, r->recipe->device);
 }
 
+/* Of processes on unlike CPUs each would take another one, and their gradients would be of two
+ * models. */
+static enum tensors_type choose_type(struct run *r)
+{
+    enum tensors_type own = run_room_type(r->recipe, r->on != NULL), type;
+    uint32_t n_f32;
+    char note[160];
+
+    type = run_agree_type(&r->ranks, own, &n_f32);
+    if (n_f32 > 0 && n_f32 < r->ranks.n) {
+        (void)snprintf(note, sizeof(note),
+                       "In f32: %u of %u processes have no instructions for bf16 (--precision bf16 "
+                       "takes it all the same).",
+                       n_f32, r->ranks.n);
+        say(r, note);
+    }
+    return type;
+}
+
 /* In this order parameters have their numbers, by which checkpoints hold them: gists', the base's,
  * the decoder's. */
 static int open_net(struct run *r, struct why *why)
@@ -216,7 +238,7 @@ static int open_net(struct run *r, struct why *why)
     const struct recipe *c = r->recipe;
     struct gists_shape shape = run_room_gists(c);
     struct step_rule rule = run_room_rule(c);
-    enum tensors_type type = run_room_type(c, r->on != NULL);
+    enum tensors_type type = choose_type(r);
     int err = open_teacher(r, type, why);
 
     if (err < 0)
@@ -322,23 +344,6 @@ static void refresh(struct run *r)
     step_refresh(r->step);
 }
 
-/* The first process has read it. What it read went to the host's copies, and optim_load put it on
- * its own device alone. */
-static void share_state(struct run *r)
-{
-    struct optim *o = &r->gist.params;
-
-    ranks_share(&r->ranks, &r->at, sizeof(r->at));
-    for (uint32_t i = 0; i < o->n; i++) {
-        ranks_share(&r->ranks, o->t[i].p, o->t[i].n * sizeof(float));
-        ranks_share(&r->ranks, o->t[i].m, o->t[i].n * sizeof(float));
-        ranks_share(&r->ranks, o->t[i].v, o->t[i].n * sizeof(float));
-    }
-    /* The others' devices still have what each of them drew. */
-    if (r->ranks.n > 1)
-        optim_put(o, 0);
-}
-
 static int read_state(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -359,11 +364,15 @@ static int open_start(struct run *r, struct why *why)
 
     if (err < 0)
         return err;
-    share_state(r);
+    /* What the first process read went to the host's copies, and optim_load put it on its own
+     * device alone. */
+    run_agree_share(&r->ranks, &r->gist.params, &r->at);
+    r->compared = r->at.step;
     refresh(r);
     r->ids = malloc(c->sequence * sizeof(*r->ids));
     r->carries = malloc(c->sequence);
-    if (!r->ids || !r->carries)
+    err = run_device_between(r->on, &r->ranks, &r->gist.params, &r->between);
+    if (err < 0 || !r->ids || !r->carries)
         return why_set(why, -ENOMEM, "no memory");
     /* The log is not opened yet: opening it cuts what lies behind the checkpoint. */
     if (*r->stop)
@@ -458,6 +467,7 @@ static void run_close(struct run *r)
     model_close(r->model);
     free(r->ids);
     free(r->carries);
+    free(r->between);
     free(r->text);
 }
 
@@ -525,11 +535,8 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     /* Before the sum over processes: the gradients of A and B are far smaller than that of the
      * matrix they make. */
     gists_collect(&r->gist);
-    err = run_device_sum(r->on, &r->ranks, &r->gist.params);
-    if (err < 0 && is_lost(r))
+    if (run_device_sum(r->on, &r->ranks, &r->gist.params, r->between) < 0)
         return say_lost(r, why);
-    if (err < 0)
-        return why_set(why, err, "no memory for the gradients of other processes");
     ranks_sum_double(&r->ranks, sums, 5);
     run_log_step_init(ret);
     ret->ratio = common_ratio(r);
@@ -596,6 +603,34 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
     return err < 0 ? why_set(why, err, "%s: %s", r->recipe->log, strerror(-err)) : 0;
 }
 
+/* By all processes: what one of them saves is what each of them goes on from, so that a run which
+ * is interrupted there is the same one. */
+static int compare(struct run *r, struct why *why)
+{
+    char line[256];
+    uint32_t n_other;
+    int err;
+
+    if (r->compared == r->at.step)
+        return 0;
+    r->compared = r->at.step;
+    err = run_agree_state(&r->ranks, &r->gist.params, &r->at, &n_other);
+    if (err < 0 && is_lost(r))
+        return say_lost(r, why);
+    if (err < 0)
+        return why_set(why, err, "step %llu: processes could not be compared: %s",
+                       (unsigned long long)r->at.step, strerror(-err));
+    if (n_other == 0)
+        return 0;
+    refresh(r);
+    (void)snprintf(line, sizeof(line),
+                   "Step %llu: %u of %u processes had other parameters than process 0, and go on "
+                   "from its: their CPUs or libraries round differently.",
+                   (unsigned long long)r->at.step, n_other, r->ranks.n);
+    say(r, line);
+    return 0;
+}
+
 /* All that can be written is, whatever else can't. Nothing is written twice, nor before the first
  * step: a checkpoint of step 0 would be the recipe alone. */
 static int save(struct run *r, struct why *why)
@@ -658,8 +693,13 @@ static int go(struct run *r, struct why *why)
         if (err == 0 && due(c->eval_every, r->at.step) && r->at.step < c->steps)
             err = evaluate(r, false, why);
         if (err == 0 && due(c->save_every, r->at.step))
+            err = compare(r, why);
+        if (err == 0 && due(c->save_every, r->at.step))
             err = save(r, why);
     }
+    /* An error is one process' alone: the others may not be here. */
+    if (err == 0)
+        err = compare(r, why);
     /* Steps were good even where a report or an evaluation failed. */
     saved = save(r, why);
     if (err == 0)

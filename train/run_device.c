@@ -80,25 +80,27 @@ static int sum_through(struct tensors *on, const struct ranks *ranks, const stru
 }
 
 /* One tensor after the other: the host needs room for the largest alone. */
-int run_device_sum(struct tensors *on, const struct ranks *ranks, const struct optim *o)
+int run_device_between(struct tensors *on, const struct ranks *ranks, const struct optim *o,
+                       float **ret)
 {
-    bool through = on && ranks->n > 1;
-    float *between = NULL;
     size_t most = 1;
-    int r = 0;
 
     for (uint32_t i = 0; i < o->n; i++)
         most = o->t[i].n > most ? o->t[i].n : most;
-    if (through)
-        between = malloc(most * sizeof(*between));
-    if (through && !between)
-        return -ENOMEM;
+    *ret = on && ranks->n > 1 ? malloc(most * sizeof(**ret)) : NULL;
+    return on && ranks->n > 1 && !*ret ? -ENOMEM : 0;
+}
+
+int run_device_sum(struct tensors *on, const struct ranks *ranks, const struct optim *o,
+                   float *between)
+{
+    int r = 0;
+
     for (uint32_t i = 0; r == 0 && i < o->n; i++) {
-        if (through)
+        if (between)
             r = sum_through(on, ranks, &o->t[i], between);
         else
             ranks_sum(ranks, o->t[i].g, o->t[i].n);
     }
-    free(between);
     return r;
 }

@@ -5,8 +5,8 @@
  *
  * Threads    the main thread of every process; all of them call these together.
  * Ownership  run_device_open: the caller closes what it opened.
- * Errors     as engine/tensors.h has them, with a sentence. run_device_sum: -ENOMEM, or the
- *            device's, without one.
+ * Errors     as engine/tensors.h has them, with a sentence. run_device_between: -ENOMEM,
+ *            run_device_sum: the device's, without one.
  */
 #ifndef TRAIN_RUN_DEVICE_H
 #define TRAIN_RUN_DEVICE_H
@@ -19,7 +19,11 @@
 int run_device_open(const struct recipe *c, const struct ranks *ranks, struct tensors **ret,
                     char *ret_note, size_t cap, struct why *why);
 
-/* The gradients, over all processes; a device's pass through the host's memory. */
-int run_device_sum(struct tensors *on, const struct ranks *ranks, const struct optim *o);
+/* The gradients, over all processes; a device's pass through the host's memory, for which between
+ * is taken once, when all tensors are there: NULL where nothing passes. The caller frees it. */
+int run_device_between(struct tensors *on, const struct ranks *ranks, const struct optim *o,
+                       float **ret);
+int run_device_sum(struct tensors *on, const struct ranks *ranks, const struct optim *o,
+                   float *between);
 
 #endif

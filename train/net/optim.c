@@ -44,7 +44,7 @@ static const struct tensors_ops *ops_of(const struct optim *o)
     return o->on ? o->on->ops : &tensors_cpu;
 }
 
-/* Values are another memory's. Values are another memory's. Then the host's p, m and v are copies,
+/* Values are another memory's. Then the host's p, m and v are copies,
  * for files, and gradients are nowhere but there. */
 static bool is_apart(const struct optim *o)
 {
