@@ -1,6 +1,8 @@
 /* client/gist_request.c - the life of a request: queue, send, receive, wait. */
 #include "client/gist_internal.h"
 
+#include "ipc/ring.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -424,6 +426,17 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     return 0;
 }
 
+/* Replies that are handled at a time: as many as a ring may hold. Who takes his time with each of
+ * them would else come back no more, since the next one is there by then. */
+#define RECEIVE_MOST ((int)RING_SLOTS_MAX)
+
+/* Whether there is no more to be received for a call that waits: a cancel is to be heard, also
+ * where replies come faster than they are handled. */
+static bool is_enough(const gist_conn *c, const struct gist_request *target)
+{
+    return target && (target->done || atomic_load_explicit(&c->cancel, memory_order_relaxed) != 0);
+}
+
 /* Handles what is there, until `target` (may be NULL) is done. Returns the number of replies. Each
  * message is released after its callbacks, which may look at bulk in the arena until then. */
 static int receive(gist_conn *c, const struct gist_request *target)
@@ -432,7 +445,7 @@ static int receive(gist_conn *c, const struct gist_request *target)
     int n = 0, r = 0;
 
     c->dispatching = true;
-    while (!c->dead && !(target && target->done)) {
+    while (!c->dead && n < RECEIVE_MOST && !is_enough(c, target)) {
         r = chan_recv(c->chan, &msg);
         if (r < 0)
             break;
