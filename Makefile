@@ -227,7 +227,7 @@ $(B)/gist-eval: $(B)/eval/gist_eval.o $(B)/libeval.a $(B)/libgist.a $(B)/libbase
 FAULTS := malloc calloc realloc reallocarray aligned_alloc strdup strndup asprintf open_memstream \
           XXH3_createState mmap munmap open fcntl fopen fdopen fclose eventfd epoll_create1 memfd_create \
           signalfd socket socketpair accept4 read pread preadv2 write pwrite fwrite fflush fsync ftruncate \
-          fstat rename renameat2 epoll_ctl bind listen connect sendmsg send recvmsg recv pthread_create
+          fstat getline __getdelim rename renameat2 epoll_ctl bind listen connect sendmsg send recvmsg recv pthread_create
 WRAP := $(FAULTS) $(foreach a,true return_code int_equal int_not_equal string_equal string_not_equal memory_equal \
           memory_not_equal in_range not_in_range,_assert_$(a)) _cmocka_run_group_tests
 # Hand-overs between the daemon's threads that a test delays.

@@ -381,8 +381,11 @@ int options_load_file(const struct options *o, void *to, const char *path, struc
         else
             err = load_line(o, to, line, path, number, why);
     }
-    if (err == 0 && ferror(f))
-        err = why_set(why, -EIO, "%s %s: %s", o->file_word, path, strerror(errno));
+    /* Not at its end: it cannot be read, or there is no memory for a line. What is behind would
+     * not count, in silence. */
+    if (err == 0 && !feof(f))
+        err = why_set(why, ferror(f) || !errno ? -EIO : -errno, "%s %s: %s", o->file_word, path,
+                      strerror(errno));
     free(line);
     (void)fclose(f);
     return err;

@@ -132,6 +132,8 @@ static int find_list(struct ctl_models *m, const char *cache)
         return r < 0 ? r : -errno;
     while (r == 0 && getline(&line, &cap, f) >= 0)
         r = add_line(m, line, cache);
+    if (r == 0 && !feof(f)) /* the rest would be missing */
+        r = errno ? -errno : -EIO;
     free(line);
     (void)fclose(f);
     return r;

@@ -306,7 +306,7 @@ static int read_lines(struct results *r, FILE *f, off_t *ret_whole, struct why *
 {
     char *line = NULL;
     size_t cap = 0, n = 0;
-    ssize_t len;
+    ssize_t len = 0;
     int err = 0;
 
     *ret_whole = 0;
@@ -314,7 +314,8 @@ static int read_lines(struct results *r, FILE *f, off_t *ret_whole, struct why *
         err = take_line(r, line, ++n, why);
         *ret_whole += len;
     }
-    if (err == 0 && ferror(f))
+    /* Not at its end: what is behind would be cut off. */
+    if (err == 0 && len < 0 && !feof(f))
         err = why_set(why, -EIO, "%s: %s", r->path, strerror(EIO));
     free(line);
     return err;

@@ -171,15 +171,16 @@ static int ask_file(struct run *r, const struct sets *s, const char *path, struc
 {
     char task[RESULTS_NAME_CAP], *line = NULL;
     FILE *f = fopen(path, "re");
+    ssize_t len = 0;
     size_t cap = 0;
     int err = 0;
 
     if (!f)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
     name_task(s, path, task);
-    for (uint64_t i = 0; err == 0 && i < s->opts->items && getline(&line, &cap, f) > 0; i++)
+    for (uint64_t i = 0; err == 0 && i < s->opts->items && (len = getline(&line, &cap, f)) > 0; i++)
         err = ask_line(r, path, task, i, line, why);
-    if (err == 0 && ferror(f))
+    if (err == 0 && len < 0 && !feof(f))
         err = why_set(why, -EIO, "%s: %s", path, strerror(EIO));
     free(line);
     (void)fclose(f);

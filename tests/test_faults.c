@@ -482,8 +482,11 @@ static int live_config(void *arg, struct why *why)
     char *argv[] = { (char *)"gistd", (char *)"--config", arg, (char *)"--threads=2", NULL };
     char *env[] = { NULL };
     struct config c;
+    int r = config_load(&c, 4, argv, env, why);
 
-    return config_load(&c, 4, argv, env, why);
+    /* What is at the end of the file was read, or there is an error. */
+    assert_true(r < 0 || c.batch_tokens == 77);
+    return r;
 }
 
 static int live_listener(void *arg, struct why *why)
@@ -507,7 +510,7 @@ static void daemon_parts(void **state)
 
     (void)state;
     assert_non_null(f);
-    assert_true(fputs("# a comment\nthreads = 3\n", f) >= 0);
+    assert_true(fputs("# a comment\nthreads = 3\nbatch-tokens = 77\n", f) >= 0);
     assert_int_equal(fclose(f), 0);
     scratch_path(sock, "s");
     fault_life(&(struct fault_life){ .name = "answer", .live = live_answer });

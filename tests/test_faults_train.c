@@ -1,6 +1,7 @@
 /* tests/test_faults_train.c - as tests/test_faults.c, for what the trainer reads and writes. Would
  * catch: a checkpoint, adapter or corpus that a full disk truncates, or whose name may not outlive
  * a power cut, and that is called written; and what is left of it. */
+#include "tests/support/fault.h"
 #include "tests/support/fault_life.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
@@ -184,9 +185,29 @@ static void files(void **state)
     }
 }
 
+/* It would be asked for ever. */
+static void disk_that_takes_nothing(void **state)
+{
+    struct why why = { "" };
+    struct run_log_step s;
+    struct run_log *l;
+
+    (void)state;
+    assert_int_equal(run_log_open(made, 0, &l, &why), 0);
+    run_log_step_init(&s);
+    s.step = 1;
+    fault_still(true);
+    assert_int_equal(run_log_step(l, &s), -EIO);
+    fault_still(false);
+    assert_int_equal(run_log_step(l, &s), 0);
+    run_log_close(l);
+    (void)unlink(made);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(files) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(files),
+                                        cmocka_unit_test(disk_that_takes_nothing) };
 
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -224,7 +224,7 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
 {
     char *text = NULL;
     size_t cap = 0;
-    ssize_t len;
+    ssize_t len = 0;
     int r = 0;
 
     *ret_end = 0;
@@ -246,8 +246,9 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
             /* Of whole lines alone, so half a line goes with what is cut. */
             *ret_end += len;
     }
-    if (r == 0 && ferror(f))
-        r = why_set(why, -EIO, "%s: cannot be read", path);
+    /* Not at its end: what is behind would be cut off. */
+    if (r == 0 && len < 0 && !feof(f))
+        r = why_set(why, ferror(f) || !errno ? -EIO : -errno, "%s: cannot be read", path);
     free(text);
     return r;
 }
@@ -397,6 +398,8 @@ static int write_line(struct run_log *l, FILE *f, char **text, size_t *len)
 
         if (n < 0 && errno != EINTR)
             r = -errno;
+        if (n == 0) /* nor does the next one */
+            r = -EIO;
         if (n > 0) {
             p += n;
             *len -= (size_t)n;

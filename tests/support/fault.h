@@ -38,7 +38,8 @@ bool fault_here(const char *name, int error);
 
 /* From now on no pread or pwrite of any thread moves more than this. 0: they move what they can. */
 void fault_short(size_t most);
-/* Until told otherwise every pwrite of any thread moves nothing and names no error. */
+/* Until told otherwise every pwrite, and write to a file, of any thread moves nothing and names no
+ * error. */
 void fault_still(bool still);
 
 /* Allocations of our own code since the program began, of all threads. */

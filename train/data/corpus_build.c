@@ -94,8 +94,9 @@ static int add_jsonl(struct building *g, const char *path)
         free(where);
         where = NULL;
     }
-    if (r == 0 && ferror(f))
-        r = fail_io(g, path, errno);
+    /* Not at its end: the rest would be missing. */
+    if (r == 0 && !feof(f))
+        r = fail_io(g, path, errno ? errno : EIO);
     free(line);
     (void)fclose(f);
     return r;
