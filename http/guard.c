@@ -62,6 +62,10 @@ static int read_lines(struct guard *g, FILE *f, struct why *why)
             line[len - 1] = '\0';
         r = add_key(g, line, ++n, why);
     }
+    /* Not at its end: the keys behind would be refused, in silence. */
+    if (r == 0 && !feof(f))
+        r = why_set(why, ferror(f) || !errno ? -EIO : -errno, "%s: cannot be read: %s",
+                    g->conf->api_keys, strerror(errno));
     if (line)
         explicit_bzero(line, cap);
     free(line);

@@ -1,8 +1,10 @@
 /* tests/test_http_conf.c - gist-http's options, and who may ask. Would catch: a flag that does not
  * override the file, an option that the manual does not have, a key that is nearly right and taken,
- * a host or a page that only looks like an allowed one. With UPDATE=1 it writes the manual's list.
+ * or lost with the rest of its file, a host or a page that only looks like an allowed one. With
+ * UPDATE=1 it writes the manual's list.
  */
 #include "http/guard.h"
+#include "tests/support/fault.h"
 #include "tests/support/manual.h"
 #include "tests/support/scratch.h"
 
@@ -114,6 +116,34 @@ static void test_keys(void **state)
     assert_non_null(strstr(why.text, "/nowhere/at/all"));
 }
 
+/* A file that is read in part is refused, and says why, whatever fails. */
+static void test_keys_are_read_to_the_end(void **state)
+{
+    bool fired = true;
+    struct guard g;
+    struct fault f;
+    struct conf c;
+    struct why why;
+
+    (void)state;
+    (void)scratch_path(path, "keys");
+    assert_int_equal(open_keys(&g, &c, "ann 12345678\nbob abcdefgh\n", 0600, &why), 0);
+    guard_close(&g);
+    for (uint64_t n = 1; fired; n++) {
+        int r;
+
+        why.text[0] = '\0';
+        fault_arm(n);
+        r = guard_open(&g, &c, &why);
+        fired = fault_disarm(&f);
+        if (r == 0)
+            assert_int_equal(g.n_keys, 2);
+        else
+            assert_non_null(strstr(why.text, path));
+        guard_close(&g);
+    }
+}
+
 static void test_hosts_and_pages(void **state)
 {
     static const char *const ours[] = { "localhost", "LocalHost:80", "127.0.0.1", "10.0.0.7:1",
@@ -156,8 +186,11 @@ static void test_manual(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options), cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_keys),    cmocka_unit_test(test_hosts_and_pages),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_keys_are_read_to_the_end),
+        cmocka_unit_test(test_hosts_and_pages),
         cmocka_unit_test(test_manual),
     };
 
