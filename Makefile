@@ -354,7 +354,7 @@ NEEDS_test_corpora.sh    := $(patsubst tests/corpora/%,$(B)/tests/replay_%,$(wil
 NEEDS_test_schemas.sh    := $(B)/tests/tool_schema
 NEEDS_test_abi.sh        := $(B)/tests/abi_first
 .PHONY: check-run
-check-run: all shim examples $(RUN_tests) $(foreach t,$(RUN_tests),$(NEEDS_$(notdir $(t)))) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
+check-run: all shim examples $(RUN_tests) $(foreach t,$(RUN_tests),$(NEEDS_$(notdir $(t)))) $(if $(filter fenced,$(GISTD_TEST_BACKEND)),$(B)/tests/gistd_fenced)
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # What only a GPU can prove (scripts/test-cuda).

@@ -6,6 +6,7 @@
 #include "engine/backend.h"
 #include "tests/support/near.h"
 #include "tests/support/rig.h"
+#include "tests/support/tolerance.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -89,13 +90,18 @@ static void looking_changes_nothing(void **state)
 {
     float *plain = malloc(n_vocab * sizeof(float)), *logits = malloc(n_vocab * sizeof(float));
     float *shares = malloc((size_t)n_lists * SEGMENTS * sizeof(float));
+    double worst;
 
     (void)state;
     read_prompt(PROMPT, 0, plain, NULL);
     read_prompt(PROMPT, SEGMENTS, logits, shares);
     assert_memory_equal(logits, plain, n_vocab * sizeof(float));
     read_prompt(1, SEGMENTS, logits, shares); /* else split over the workers */
-    assert_memory_equal(logits, plain, n_vocab * sizeof(float));
+    if (rig_exact(&rig))
+        assert_memory_equal(logits, plain, n_vocab * sizeof(float));
+    worst = near_worst(0, logits, plain, n_vocab);
+    if (!(worst <= tolerance_of(rig_exact(&rig), tolerance_tiny, KV_F32)))
+        fail_msg("read one by one: off by %g", worst);
     free(plain);
     free(logits);
     free(shares);

@@ -768,6 +768,10 @@ int main(void)
         cmocka_unit_test(test_late),           cmocka_unit_test(test_calls_fail),
     };
 
+    if (rig_backend() != &backend_cpu) {
+        puts("only the CPU streams weights");
+        return 77;
+    }
     (void)scratch_path(images, "weights");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

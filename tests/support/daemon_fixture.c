@@ -80,16 +80,27 @@ static void open_notify(struct daemon_fixture *d, char path[SCRATCH_PATH_MAX])
     assert(r == 0);
 }
 
+/* $GISTD_TEST_BACKEND: "fenced" is a program of its own, others are devices of the daemon's, which
+ * args may still choose otherwise. */
+static void choose_backend(char program[256])
+{
+    const char *build = getenv("BUILD"), *backend = getenv("GISTD_TEST_BACKEND");
+    bool fenced = backend && strcmp(backend, "fenced") == 0;
+
+    (void)snprintf(program, 256, "%s/%s", build ? build : "build/release",
+                   fenced ? "tests/gistd_fenced" : "gistd");
+    if (backend && *backend && !fenced)
+        (void)setenv("GISTD_DEVICE", strcmp(backend, "cuda") == 0 ? "cuda:0" : backend, 1);
+}
+
 static void exec_daemon(const struct daemon_fixture *d, const char *const *args, const char *notify,
                         int log)
 {
-    const char *build = getenv("BUILD"), *backend = getenv("GISTD_TEST_BACKEND");
     const char *argv[ARGS_MAX + 2];
     char path[256];
     size_t n = 1;
 
-    (void)snprintf(path, sizeof(path), "%s/%s%s", build ? build : "build/release",
-                   backend ? "tests/gistd_" : "gistd", backend ? backend : "");
+    choose_backend(path);
     argv[0] = path;
     for (; args && *args; args++)
         argv[n++] = *args;

@@ -1,5 +1,6 @@
-/* tests/support/daemon_fixture.h - the real daemon ($BUILD/gistd) in the test's own directory; with
- * $GISTD_TEST_BACKEND the one on that backend ($BUILD/tests/gistd_fenced).
+/* tests/support/daemon_fixture.h - the real daemon ($BUILD/gistd) in the test's own directory. With
+ * $GISTD_TEST_BACKEND it computes there: "cuda-shim" and "cuda" are devices that it has anyway,
+ * "fenced" is $BUILD/tests/gistd_fenced.
  *
  * Models are random, made when they are first asked for. What the daemon says goes to a file; it is
  * printed when the daemon does not start or does not end as it should.

@@ -3,8 +3,10 @@
 
 #include "tests/support/backend_fenced.h"
 #include "tests/support/backend_shim.h"
+#include "tests/support/sanitized.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,11 +21,39 @@ const struct backend_ops *rig_backend(void)
 {
     const char *name = getenv("GISTD_TEST_BACKEND");
 
-    if (name && strcmp(name, "cuda-shim") == 0)
+    if (!name || !*name || strcmp(name, "cpu") == 0)
+        return &backend_cpu;
+    if (strcmp(name, "cuda-shim") == 0)
         return backend_library("libgistd-cuda-shim.so");
-    if (name && strcmp(name, "cuda") == 0)
+    if (strcmp(name, "cuda") == 0)
         return backend_library("libgistd-cuda.so");
-    return name && strcmp(name, "fenced") == 0 ? &backend_fenced : &backend_cpu;
+    if (strcmp(name, "fenced") == 0)
+        return &backend_fenced;
+    (void)fprintf(stderr, "GISTD_TEST_BACKEND: found %s, expected cpu, fenced, cuda-shim or cuda\n",
+                  name);
+    abort();
+}
+
+const char *rig_table(unsigned i)
+{
+    if (rig_backend() == &backend_cpu)
+        return i < SANITIZED_TABLES ? kernels_name(i) : NULL;
+    return i == 0 ? "auto" : NULL;
+}
+
+bool rig_slow(void)
+{
+    const char *name = getenv("GISTD_TEST_BACKEND");
+
+    return name && strcmp(name, "cuda-shim") == 0;
+}
+
+bool rig_exact(const struct rig *r)
+{
+    struct backend_info info;
+
+    r->backend->ops->info(r->backend, &info);
+    return info.exact_rows;
 }
 
 int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)

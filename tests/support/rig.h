@@ -40,10 +40,19 @@ const char *rig_cpu(void);
 /* What $GISTD_TEST_BACKEND says: "cpu", "fenced" (tests/support/backend_fenced.h), "cuda-shim" or
  * "cuda" (tests/support/backend_shim.h). */
 const struct backend_ops *rig_backend(void);
+/* The i-th table of kernels that whole models are run by, NULL: no more. On the CPU all that there
+ * are, under a sanitizer one; any other backend computes in its own way, so it is run once. */
+const char *rig_table(unsigned i);
+/* It takes milliseconds a token, as the shim does: of what is run in all combinations, some do. */
+bool rig_slow(void);
 
 /* -ENOTSUP: this CPU lacks the table, or the model can't run. */
 int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why);
 void rig_close(struct rig *r);
+
+/* Whether what comes of a row is the same to the bit, whatever else is in the step. Where it is not
+ * tests/support/tolerance.h says what may be apart. */
+bool rig_exact(const struct rig *r);
 
 /* A sequence for up to max_tokens. */
 int rig_seq(struct rig *r, uint32_t max_tokens, uint32_t seg_len, uint32_t pos0, struct seq *ret);
