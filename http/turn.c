@@ -235,15 +235,24 @@ struct turn *turns_take(struct turns *l, const char *who, const char *path, stru
     return t;
 }
 
-static void forget(struct turns *l, const char *who, const char *id)
+/* The lock is held. */
+static void note_deleted(struct turns *l, const char *who, const char *id)
 {
-    struct turn *goes = NULL, **at;
-    struct turn_deleted *d;
+    struct turn_deleted *d = &l->deleted[l->n_deleted++ % TURNS_DELETED];
 
-    (void)pthread_mutex_lock(&l->lock);
-    d = &l->deleted[l->n_deleted++ % TURNS_DELETED];
     (void)snprintf(d->who, sizeof(d->who), "%s", who);
     (void)snprintf(d->id, sizeof(d->id), "%s", id);
+}
+
+/* was: there was such a session. Others are not noted, or who deletes what is not there would push
+ * out what others have deleted. */
+static void forget(struct turns *l, const char *who, const char *id, bool was)
+{
+    struct turn *goes = NULL, **at;
+
+    (void)pthread_mutex_lock(&l->lock);
+    if (was)
+        note_deleted(l, who, id);
     at = find(l, who, id, strlen(id));
     if (at && has_ended(*at))
         goes = take_out(l, at);
@@ -258,7 +267,7 @@ int turns_delete(const struct live_ask *a, struct json_object **ret, struct prob
 {
     int r = live_delete(a, ret, p);
 
-    forget(a->turns, a->who, a->tail);
+    forget(a->turns, a->who, a->tail, r == 0);
     return r;
 }
 

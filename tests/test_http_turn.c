@@ -144,6 +144,22 @@ static void test_whose(void **state)
     close_rig(&r);
 }
 
+/* What is not there is not deleted, however often. */
+static void delete_nothing(struct rig *r, const char *who, unsigned n)
+{
+    const struct live_ask ask = {
+        .lives = &r->lives, .turns = &r->turns, .who = who, .tail = "nothing"
+    };
+    struct json_object *said = NULL;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct problem p = { .kind = PROBLEM_NONE };
+
+        assert_int_equal(turns_delete(&ask, &said, &p), -1);
+        assert_int_equal(p.kind, PROBLEM_GONE);
+    }
+}
+
 /* Deleted by a client that has all of the answer, before its exchange is over. */
 static void test_deleted(void **state)
 {
@@ -162,6 +178,7 @@ static void test_deleted(void **state)
     ask = (struct live_ask){ .lives = &r.lives, .turns = &r.turns, .who = "a", .tail = id };
     assert_int_equal(turns_delete(&ask, &said, &p), 0);
     json_free(said);
+    delete_nothing(&r, "b", TURNS_DELETED);
     leave_ended(&r, "a", id);
     assert_false(is_there(&r, id));
     leave_ended(&r, "b", id); /* another one of that name */
