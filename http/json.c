@@ -47,7 +47,8 @@ static int check(const char *text, size_t len, unsigned flags, char why[160])
 }
 
 /* In one go. What was found to be JSON json-c can't read for want of memory, but for its depth. The
- * former it says by a null. */
+ * former it says by a null. Its strict mode would find nothing more, and later releases refuse in
+ * it what is read here: integers of more than 64 bits, control characters. */
 int json_read(const char *text, size_t len, unsigned flags, struct json_object **ret, char why[160])
 {
     int r = check(text, len, flags, why);
@@ -59,7 +60,7 @@ int json_read(const char *text, size_t len, unsigned flags, struct json_object *
         return r;
     if (!tok)
         return refuse(why, -ENOMEM, "there is no memory for it");
-    json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    json_tokener_set_flags(tok, JSON_TOKENER_VALIDATE_UTF8);
     v = json_tokener_parse_ex(tok, text, (int)len);
     err = json_tokener_get_error(tok);
     /* The end of a number that stands alone is the end of the text. */

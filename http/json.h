@@ -6,8 +6,8 @@
  * Threads    one at a time a value.
  * Ownership  json_free frees a value with all that is in it. What json_get, json_at and json_text
  *            return is borrowed from it. json_make, json_set and json_add take values over.
- * Errors     json_read: a negative errno and a sentence. Of what is made: NULL, or -1 (out of
- * memory), also of a value that contains such a one, so that its maker asks once.
+ * Errors     json_read: a negative errno and a sentence. What is made: NULL, or -1 (out of memory),
+ *            also of a value that contains such a one, so that its maker asks once.
  */
 #ifndef HTTP_JSON_H
 #define HTTP_JSON_H
