@@ -29,8 +29,9 @@ def free():
     streamed = "".join(j["choices"][0]["delta"].get("content") or "" for j in chunks)
     check("the same, streamed", streamed == text, (streamed, text))
     with_logprobs = ask(tools=TOOLS, logprobs=True)
-    content = with_logprobs["choices"][0]["logprobs"]["content"]
-    check("with log-probabilities", with_logprobs["choices"][0]["message"]["content"] == text and len(content) == 40
+    content, n = with_logprobs["choices"][0]["logprobs"]["content"], with_logprobs["usage"]["completion_tokens"]
+    # A model that ends its answer early, or in the middle of a character, has tokens without a text at its end.
+    check("with log-probabilities", with_logprobs["choices"][0]["message"]["content"] == text and n - 4 <= len(content) <= n
           and content == ask(tools=TOOLS, logprobs=True)["choices"][0]["logprobs"]["content"], with_logprobs)
     hidden = ask(tools=TOOLS, tool_choice="none")
     check("tools that are not shown", hidden["usage"]["prompt_tokens"] == without["usage"]["prompt_tokens"], hidden["usage"])
