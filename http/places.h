@@ -26,7 +26,7 @@ struct live *places_end(const struct lives *l, const char *who);
 /* Whether one more of who's may be answered, P1 to P3. If so it waits no longer. */
 bool places_may(struct lives *l, const char *who);
 
-/* Who was refused comes again. */
+/* Who was refused, and is expected to come again. */
 void places_wait(struct lives *l, const char *who);
 
 #endif
