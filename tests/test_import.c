@@ -374,7 +374,6 @@ static void refuses_what_it_cannot_do(void **state)
     model_close(other);
 }
 
-/* The same dimensions, but another model: its norm tells. */
 /* Not a folder in which nothing was found. */
 static void says_that_a_folder_cannot_be_read(void **state)
 {
@@ -396,6 +395,7 @@ static void says_that_a_folder_cannot_be_read(void **state)
     assert_non_null(strstr(why.text, "cannot be read"));
 }
 
+/* The same dimensions, but another model: its norm tells. */
 static void refuses_another_models_gists(void **state)
 {
     char folder[SCRATCH_PATH_MAX];
