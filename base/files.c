@@ -60,6 +60,14 @@ void files_sync_above(const char *path, uint32_t n_made)
     free(part);
 }
 
+/* No memory sets no flag of the stream, so ferror does not know of it. */
+int files_lines_end(FILE *f)
+{
+    if (feof(f))
+        return 0;
+    return errno ? -errno : -EIO;
+}
+
 /* All of it or an error: a file that is shorter than it says is a damaged one (-EBADMSG). */
 int files_read(int fd, void *to, size_t n, off_t off)
 {

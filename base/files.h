@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 /* Every folder of path, as mkdir -p, each 0700. *ret_made (may be NULL) is increased for each that
@@ -24,6 +25,10 @@ void files_sync_above(const char *path, uint32_t n_made);
  * folder can be synced at all. The file's own bytes are the caller's to sync, before. why may be
  * NULL. */
 int files_sync_entry(const char *path, struct why *why);
+
+/* At once behind a getline of f that gave -1, which says no more of a line that has no memory, or
+ * can't be read, than of the end: 0, f has ended; else why what is behind would be missing. */
+int files_lines_end(FILE *f);
 
 /* All n bytes at off. read: -EBADMSG, the file ends before. write: -EIO, the disk takes nothing and
  * names no error. */

@@ -5,6 +5,8 @@
 
 #include "base/options.h"
 
+#include "base/files.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -381,11 +383,9 @@ int options_load_file(const struct options *o, void *to, const char *path, struc
         else
             err = load_line(o, to, line, path, number, why);
     }
-    /* Not at its end: it cannot be read, or there is no memory for a line. What is behind would
-     * not count, in silence. */
-    if (err == 0 && !feof(f))
-        err = why_set(why, ferror(f) || !errno ? -EIO : -errno, "%s %s: %s", o->file_word, path,
-                      strerror(errno));
+    /* What is behind would not count, in silence. */
+    if (err == 0 && (err = files_lines_end(f)) < 0)
+        why_set(why, err, "%s %s: %s", o->file_word, path, strerror(-err));
     free(line);
     (void)fclose(f);
     return err;

@@ -1,5 +1,6 @@
 #include "ctl/ctl_models.h"
 
+#include "base/files.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_tool.h"
 
@@ -132,8 +133,8 @@ static int find_list(struct ctl_models *m, const char *cache)
         return r < 0 ? r : -errno;
     while (r == 0 && getline(&line, &cap, f) >= 0)
         r = add_line(m, line, cache);
-    if (r == 0 && !feof(f)) /* the rest would be missing */
-        r = errno ? -errno : -EIO;
+    if (r == 0)
+        r = files_lines_end(f);
     free(line);
     (void)fclose(f);
     return r;

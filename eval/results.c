@@ -314,9 +314,9 @@ static int read_lines(struct results *r, FILE *f, off_t *ret_whole, struct why *
         err = take_line(r, line, ++n, why);
         *ret_whole += len;
     }
-    /* Not at its end: what is behind would be cut off. */
-    if (err == 0 && len < 0 && !feof(f))
-        err = why_set(why, -EIO, "%s: %s", r->path, strerror(EIO));
+    /* What is behind would be cut off. */
+    if (err == 0 && len < 0 && (err = files_lines_end(f)) < 0)
+        why_set(why, err, "%s: %s", r->path, strerror(-err));
     free(line);
     return err;
 }

@@ -1,5 +1,6 @@
 #include "eval/sets.h"
 
+#include "base/files.h"
 #include "eval/ask.h"
 #include "eval/example.h"
 
@@ -180,8 +181,8 @@ static int ask_file(struct run *r, const struct sets *s, const char *path, struc
     name_task(s, path, task);
     for (uint64_t i = 0; err == 0 && i < s->opts->items && (len = getline(&line, &cap, f)) > 0; i++)
         err = ask_line(r, path, task, i, line, why);
-    if (err == 0 && len < 0 && !feof(f))
-        err = why_set(why, -EIO, "%s: %s", path, strerror(EIO));
+    if (err == 0 && len < 0 && (err = files_lines_end(f)) < 0)
+        why_set(why, err, "%s: %s", path, strerror(-err));
     free(line);
     (void)fclose(f);
     return err;

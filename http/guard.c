@@ -3,6 +3,8 @@
 
 #include "http/guard.h"
 
+#include "base/files.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -62,10 +64,9 @@ static int read_lines(struct guard *g, FILE *f, struct why *why)
             line[len - 1] = '\0';
         r = add_key(g, line, ++n, why);
     }
-    /* Not at its end: the keys behind would be refused, in silence. */
-    if (r == 0 && !feof(f))
-        r = why_set(why, ferror(f) || !errno ? -EIO : -errno, "%s: cannot be read: %s",
-                    g->conf->api_keys, strerror(errno));
+    /* The keys behind would be refused, in silence. */
+    if (r == 0 && (r = files_lines_end(f)) < 0)
+        why_set(why, r, "%s: cannot be read: %s", g->conf->api_keys, strerror(-r));
     if (line)
         explicit_bzero(line, cap);
     free(line);

@@ -1,6 +1,6 @@
 /* tests/test_files.c - base/files. Would catch: a write that is asked for ever of a disk that takes
  * nothing, a short move that is taken for all of it, a file that ends early and passes for whole, a
- * folder that cannot be synced and is called so.
+ * folder that cannot be synced and is called so, lines without memory that pass for a file's end.
  */
 #include "base/files.h"
 #include "tests/support/fault.h"
@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -102,12 +103,45 @@ static void folder_that_may_not_be_read(void **state)
     assert_int_equal(chmod(folder, 0700), 0);
 }
 
+/* A line that cannot be read, or has no memory, is no end. */
+static void ends_of_lines(void **state)
+{
+    char path[SCRATCH_PATH_MAX], *line = NULL;
+    size_t cap = 0;
+    struct fault f;
+    FILE *file;
+
+    (void)state;
+    file = fopen(scratch_path(path, "lines"), "we");
+    assert_non_null(file);
+    assert_true(fputs("one\ntwo", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    assert_int_equal(getline(&line, &cap, file), 4);
+    fault_arm(1);
+    assert_int_equal(getline(&line, &cap, file), -1);
+    assert_int_equal(files_lines_end(file), -ENOMEM);
+    assert_true(fault_disarm(&f));
+    assert_int_equal(getline(&line, &cap, file), 3);
+    assert_int_equal(getline(&line, &cap, file), -1);
+    assert_int_equal(files_lines_end(file), 0);
+    assert_int_equal(fclose(file), 0);
+    file = fopen("/", "re");
+    assert_non_null(file);
+    assert_int_equal(getline(&line, &cap, file), -1);
+    assert_int_equal(files_lines_end(file), -EISDIR);
+    assert_int_equal(fclose(file), 0);
+    free(line);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(moves_all),
                                         cmocka_unit_test(disk_that_takes_nothing),
                                         cmocka_unit_test(syncs_entries),
-                                        cmocka_unit_test(folder_that_may_not_be_read) };
+                                        cmocka_unit_test(folder_that_may_not_be_read),
+                                        cmocka_unit_test(ends_of_lines) };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

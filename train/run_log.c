@@ -3,6 +3,8 @@
  */
 #include "train/run_log.h"
 
+#include "base/files.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
@@ -246,9 +248,9 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
             /* Of whole lines alone, so half a line goes with what is cut. */
             *ret_end += len;
     }
-    /* Not at its end: what is behind would be cut off. */
-    if (r == 0 && len < 0 && !feof(f))
-        r = why_set(why, ferror(f) || !errno ? -EIO : -errno, "%s: cannot be read", path);
+    /* What is behind would be cut off. */
+    if (r == 0 && len < 0 && (r = files_lines_end(f)) < 0)
+        why_set(why, r, "%s: cannot be read: %s", path, strerror(-r));
     free(text);
     return r;
 }

@@ -3,6 +3,7 @@
  */
 #include "train/data/corpus_build.h"
 
+#include "base/files.h"
 #include "engine/file/gguf.h"
 #include "train/data/corpus_file.h"
 #include "train/data/corpus_text.h"
@@ -94,9 +95,8 @@ static int add_jsonl(struct building *g, const char *path)
         free(where);
         where = NULL;
     }
-    /* Not at its end: the rest would be missing. */
-    if (r == 0 && !feof(f))
-        r = fail_io(g, path, errno ? errno : EIO);
+    if (r == 0 && (r = files_lines_end(f)) < 0)
+        r = fail_io(g, path, -r);
     free(line);
     (void)fclose(f);
     return r;
