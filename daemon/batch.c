@@ -449,6 +449,7 @@ static void settle(struct sched *s, struct batch *b)
     struct request *r;
 
     TAILQ_FOREACH (r, &s->active, link) {
+        b->waits |= ranks(r);
         if (runs(r) || ranks(r))
             r->client->owner->portion.wants = r->client->unit->portion.wants = true;
         if (!runs(r))
@@ -693,7 +694,8 @@ bool batch_run(struct sched *s)
     if (b.n == 0) {
         bool paused = s->n_paused > 0 && !s->stalled;
 
-        s->stalled = paused; /* alone they end, in the next one */
+        /* Alone they end, in the next one. Who was told "not yet", or is ranked for, goes on. */
+        s->stalled = paused && !b.waits;
         return b.waits || paused;
     }
     s->stalled = false;

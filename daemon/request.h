@@ -106,7 +106,7 @@ struct request {
     bool expired;    /* its deadline has passed */
     bool in_prefill; /* a run of the current step reads for it */
     bool paused;     /* it waits for pages, and keeps those that it has (daemon/room.h) */
-    bool was_away;   /* its session, when it began (daemon/away.h) */
+    bool was_away;   /* its session, when it began or since (daemon/away.h) */
     struct wire_usage usage;
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */

@@ -3,7 +3,8 @@
  * ranking in one go, for a prompt, a question at the end of a long text, a chat in one append, and
  * an answer's own words; a step that others wait for longer than for one slice; slices that nobody
  * is charged for, or an owner who is taken to want nothing while they are made; a request that is
- * cancelled between two of them, or a session that is closed, and what is left of it.
+ * cancelled between two of them, or a session that is closed, and what is left of it; another one's
+ * answer that waits for pages, and ends as if nobody were at work while a prompt is ranked for.
  */
 #include "daemon/rank.h"
 #include "daemon/sched.h"
@@ -94,22 +95,30 @@ static void stop(void)
     slices = false;
 }
 
-static uint64_t open_session(uint32_t hydrate)
+static uint64_t open_as(const struct wire_memory *memory, enum wire_priority priority)
 {
     struct wire_req m = { .id = ++last_id,
                           .kind = WIRE_OPEN_SESSION,
                           .u.open_session.label = "",
+                          .u.open_session.priority = priority,
                           .u.open_session.has_segment = true,
-                          .u.open_session.segment = SEGMENT };
+                          .u.open_session.segment = SEGMENT,
+                          .u.open_session.memory = *memory };
 
-    m.u.open_session.memory = (struct wire_memory){ .compressor = WIRE_SELECT,
-                                                    .has_ratio = true,
-                                                    .ratio = 8,
-                                                    .has_hydrate = true,
-                                                    .hydrate = hydrate,
-                                                    .adapter = "" };
     assert_int_equal(alone_ask(&a, chan, &m, NULL, &rep), WIRE_SESSION_OPENED);
     return rep.u.session_opened.session;
+}
+
+static uint64_t open_session(uint32_t hydrate)
+{
+    const struct wire_memory memory = { .compressor = WIRE_SELECT,
+                                        .has_ratio = true,
+                                        .ratio = 8,
+                                        .has_hydrate = true,
+                                        .hydrate = hydrate,
+                                        .adapter = "" };
+
+    return open_as(&memory, WIRE_INTERACTIVE);
 }
 
 static uint64_t start_append(uint64_t session, const uint32_t *ids, uint32_t n)
@@ -355,6 +364,59 @@ static void others_go_on(void **state)
     stop();
 }
 
+/* After a few slices of the n-th ranking of it. */
+static void until_slices(uint64_t id, uint32_t nth)
+{
+    for (uint32_t n = 0; n < nth; n++) {
+        while (!ranking_of(id))
+            assert_true(sched_turn(a.sched));
+        if (n + 1 == nth)
+            break;
+        while (ranking_of(id))
+            assert_true(sched_turn(a.sched));
+    }
+    for (int i = 0; i < 3; i++)
+        assert_true(sched_turn(a.sched));
+    assert_non_null(ranking_of(id));
+}
+
+/* A background answer that has used up its client's pages waits while others are at work, and who
+ * is ranked for is: though no step is made. */
+static void is_at_work(void **state)
+{
+    const struct wire_memory whole = { .adapter = "" };
+    struct chan *first, *other;
+    uint64_t session, id, theirs;
+    struct session *x;
+
+    (void)state;
+    start("none");
+    slices = true;
+    session = open_session(2);
+    append(session, text, N_TEXT);
+    first = chan;
+    chan = other = alone_hello(&a, 2);
+    theirs = open_as(&whole, WIRE_BACKGROUND);
+    append(theirs, text, POOL_PAGE_TOKENS - 1);
+    x = TAILQ_FIRST(&TAILQ_LAST(&a.sched->clients, client_list)->sessions);
+    assert_int_equal(x->id, theirs);
+    x->seq.account->limit = x->seq.account->used;
+    chan = first;
+    id = start_append(session, text + 3 * SEGMENT + 21, N_ASKED);
+    until_slices(id, 1);
+    theirs = start_answer(other, theirs, N_SAID);
+    while (!find(theirs))
+        assert_true(sched_turn(a.sched));
+    assert_int_equal(wait_for(id, NULL), WIRE_APPENDED);
+    assert_non_null(find(theirs));
+    chan = other; /* now nobody is */
+    assert_int_equal(wait_for(theirs, NULL), WIRE_DONE);
+    assert_int_equal(rep.u.done.reason, WIRE_REASON_POOL_FULL);
+    chan_close(other);
+    chan = first;
+    stop();
+}
+
 static void spent_as_rows(void **state)
 {
     struct portion x = { .had = 5 };
@@ -381,22 +443,6 @@ static void cancel(uint64_t request)
 
     m.u.cancel.request = request;
     alone_send(&a, chan, &m, NULL);
-}
-
-/* After a few slices of the n-th ranking of it. */
-static void until_slices(uint64_t id, uint32_t nth)
-{
-    for (uint32_t n = 0; n < nth; n++) {
-        while (!ranking_of(id))
-            assert_true(sched_turn(a.sched));
-        if (n + 1 == nth)
-            break;
-        while (ranking_of(id))
-            assert_true(sched_turn(a.sched));
-    }
-    for (int i = 0; i < 3; i++)
-        assert_true(sched_turn(a.sched));
-    assert_non_null(ranking_of(id));
 }
 
 /* A question that is cancelled while it is ranked for is asked anew, with the same answer; and who
@@ -491,9 +537,13 @@ static void part_without_session(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_in_one_go),     cmocka_unit_test(others_go_on),
-        cmocka_unit_test(spent_as_rows),    cmocka_unit_test(cancelled),
-        cmocka_unit_test(cancelled_in_one), cmocka_unit_test(part_without_session),
+        cmocka_unit_test(as_in_one_go),
+        cmocka_unit_test(others_go_on),
+        cmocka_unit_test(is_at_work),
+        cmocka_unit_test(spent_as_rows),
+        cmocka_unit_test(cancelled),
+        cmocka_unit_test(cancelled_in_one),
+        cmocka_unit_test(part_without_session),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
