@@ -10,10 +10,10 @@ export GISTD_SOCKET XDG_STATE_HOME GISTD_STORE GISTD_WEIGHT_CACHE
 unset XDG_RUNTIME_DIR
 gistctl=$BUILD/gistctl
 # Who computes (tests/support/daemon_fixture.h).
-gistd_run=$BUILD/gistd
+gistd_name=gistd
 case ${GISTD_TEST_BACKEND:-} in
-'') ;;
-fenced) gistd_run=$BUILD/tests/gistd_fenced ;;
+'' | cpu) ;;
+fenced) gistd_name=tests/gistd_fenced ;;
 cuda) export GISTD_DEVICE=cuda:0 ;;
 *) export GISTD_DEVICE="$GISTD_TEST_BACKEND" ;;
 esac
@@ -33,7 +33,7 @@ trap 'exit 130' INT TERM
 
 # daemon_start MODEL [OPTION]...: until it serves.
 daemon_start() {
-    "$gistd_run" --socket "$GISTD_SOCKET" --kv-bytes 256M --model "$@" >"$tmp/daemon.log" 2>&1 &
+    "$BUILD/$gistd_name" --socket "$GISTD_SOCKET" --kv-bytes 256M --model "$@" >"$tmp/daemon.log" 2>&1 &
     daemon=$!
     tries=600
     until "$gistctl" status >/dev/null 2>&1; do
