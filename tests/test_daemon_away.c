@@ -28,7 +28,7 @@
 
 #define COMPRESSED 2 /* of memories: to a quarter */
 
-/* store: for --store; "": one of its own. */
+/* store: for --store; "": its own, and host memory behind a device's; "none": neither. */
 static void start(struct daemon_fixture *d, const char *kv_bytes, const char *store)
 {
     const char *args[] = { "--kv-bytes",
@@ -43,7 +43,9 @@ static void start(struct daemon_fixture *d, const char *kv_bytes, const char *st
                            "always",
                            "--store-idle-ms",
                            "1",
-                           store[0] ? "--store" : NULL,
+                           store[0] ? "--host-bytes" : NULL,
+                           "none",
+                           "--store",
                            store,
                            NULL };
 

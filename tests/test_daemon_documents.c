@@ -1,8 +1,10 @@
-/* tests/test_daemon_documents.c - documents in the real daemon, without a store. Would catch: a
- * text that is read twice because two asked for it, or because it has a name; an answer that is not
- * the one behind the same ids; a name that stays when who adds it dies in the middle, or sessions
- * that end with it; a pin that is given up, is charged to nobody, or takes more than its owner may
- * have; a policy that is silently another one; names of other users.
+/* tests/test_daemon_documents.c - documents in the real daemon, where nothing is kept beside the
+ * pool: no store, and no host memory behind a device's, which would have the last page of a
+ * document, too, and what the pool gave up. Would catch: a text that is read twice because two
+ * asked for it, or because it has a name; an answer that is not the one behind the same ids; a name
+ * that stays when who adds it dies in the middle, or sessions that end with it; a pin that is given
+ * up, is charged to nobody, or takes more than its owner may have; a policy that is silently
+ * another one; names of other users.
  */
 #include "ipc/wire.h"
 #include "tests/support/answered.h"
@@ -26,8 +28,8 @@ static gist_conn *conn;
 
 static void start(enum daemon_fixture_model m, const char *const *more)
 {
-    const char *args[24] = { "--store", "none", "--socket-mode", "0666" };
-    size_t n = 4;
+    const char *args[24] = { "--store", "none", "--host-bytes", "none", "--socket-mode", "0666" };
+    size_t n = 6;
 
     for (; more && *more; more++)
         args[n++] = *more;

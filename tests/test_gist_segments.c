@@ -96,7 +96,7 @@ static void looks_from_elsewhere(struct daemon_fixture *d, gist_session *s)
 
 static void shows_what_is_compressed(void **state)
 {
-    static const char *const args[] = { "--store", "none", NULL };
+    static const char *const args[] = { "--store", "none", "--host-bytes", "none", NULL };
     const struct gist_memory select = {
         .size = sizeof(select), .compressor = GIST_SELECT, .ratio = 8, .hydrate = 2
     };

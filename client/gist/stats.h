@@ -131,7 +131,7 @@ struct gist_segment {
     enum gist_segment_state state;
     uint32_t n_tokens, n_keys;
     uint32_t ratio; /* tokens a gist stands for; HYDRATED: will stand for again; 0: it has none */
-    int stored;     /* as it was read it is on the disk, too */
+    int stored;     /* its raw keys are on the disk, or in host memory behind a device's */
 };
 struct gist_segments {
     uint32_t n_segments; /* of the session */
