@@ -110,7 +110,7 @@ static void print_run(const struct run *r)
     printf("%15s %10u %10u  %s", from_to, r->n_tokens, r->n_keys, state_of(&r->like));
     if (r->like.state == GIST_SEGMENT_GISTS && r->like.ratio)
         printf(", %u tokens a gist", r->like.ratio);
-    puts(r->like.stored ? ", raw on the disk" : "");
+    puts(r->like.stored ? ", kept raw, too" : "");
 }
 
 static void add_to_run(struct run *r, uint32_t k, const struct gist_segment *x)
