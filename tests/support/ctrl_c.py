@@ -3,6 +3,7 @@
 `ask` ends within the limit with 130, in the answer and while the prompt is read; `chat` ends the answer
 and not the conversation, and Ctrl-D ends that; the history has what was said.
 """
+import json
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ from terminal import WAIT_S, Terminal
 
 gistctl, limit_s = sys.argv[1], int(sys.argv[2]) / 1000
 LONG = "Write a long story about a knight, a dragon and a clever tailor."
+# Whatever the model would say: so much of it that no machine is done before somebody presses a key.
+STORY = 'root ::= line{200}\nline ::= word{100} "\\n"\nword ::= "a " | "the " | "knight "\n'
 PERSON_S = 0.1   # nobody types sooner after what they saw; the line editor sets up its terminal meanwhile
 
 
@@ -37,8 +40,13 @@ def timed(fn):
     return result, time.monotonic() - start
 
 
-def ask_interrupted_in_answer():
-    t = Person(gistctl, "ask", "-n", "0", LONG)
+def is_reading():
+    sessions = json.loads(subprocess.check_output([gistctl, "sessions", "--json"]))
+    return any(s["doing"] == "append" and s["n_tokens"] > 0 for s in sessions)
+
+
+def ask_interrupted_in_answer(story):
+    t = Person(gistctl, "ask", "-n", "0", "--grammar", story, LONG)
     t.hear(40)                           # it speaks
     t.type(b"\x03")
     code, s = timed(t.exit_code)
@@ -53,8 +61,10 @@ def ask_interrupted_in_prompt(folder):
         f.write("The quick brown fox jumps over the lazy dog. " * 700)
     p = subprocess.Popen([gistctl, "ask", "-f", path, "Why?"], stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(0.5)                      # well inside the reading of 7,000 tokens
-    assert p.poll() is None, f"the prompt was refused: {p.stderr.read()!r}"
+    end = time.monotonic() + WAIT_S
+    while not is_reading():              # 7,000 tokens
+        assert p.poll() is None, f"the prompt was refused: {p.stderr.read()!r}"
+        assert time.monotonic() < end, "the prompt is not read"
     p.send_signal(signal.SIGINT)
     (out, _), s = timed(p.communicate)
     assert p.returncode == 130 and not out, f"ask ended with {p.returncode}, said {out!r}"
@@ -83,10 +93,10 @@ def ask_shows_how_far_it_is(folder):
     print(f"ask, with a bar: {kept} of {read} tokens kept")
 
 
-def chat_goes_on(folder):
+def chat_goes_on(folder, story):
     os.environ["XDG_STATE_HOME"] = folder
     os.environ.update(TERM="xterm", LC_ALL="C")
-    t = Person(gistctl, "chat", "-n", "0")
+    t = Person(gistctl, "chat", "-n", "0", "--grammar", story)
     t.expect(b"> ")
     t.type(LONG.encode() + b"\r")
     t.expect(b"tailor.")                 # the echo, then the answer
@@ -114,7 +124,10 @@ def chat_goes_on(folder):
 
 
 with tempfile.TemporaryDirectory() as tmp:
-    ask_interrupted_in_answer()
+    grammar = os.path.join(tmp, "story.gbnf")
+    with open(grammar, "w") as out:
+        out.write(STORY)
+    ask_interrupted_in_answer(grammar)
     ask_interrupted_in_prompt(tmp)
     ask_shows_how_far_it_is(tmp)
-    chat_goes_on(tmp)
+    chat_goes_on(tmp, grammar)
