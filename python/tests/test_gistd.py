@@ -401,7 +401,7 @@ class Loop(unittest.IsolatedAsyncioTestCase):
         async with await self.client.open() as session:
             answer = await session.ask("Count to ten.", max_tokens=12, ignore_eog=True)
         beside.cancel()
-        self.assertGreater(turns, 20)
+        self.assertGreater(turns, 2)  # once a wait at least, of which there are four; how often besides is the machine's
         with gistd.Client() as client, client.open() as session:
             self.assertEqual(session.ask("Count to ten.", max_tokens=12, ignore_eog=True).text, answer.text)
         self.assertEqual(threading.active_count(), 2)
