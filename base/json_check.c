@@ -1,5 +1,4 @@
-/* base/json_check.c - a value after the other, without recursion: what they stand in is a stack of
- * bits. */
+/* base/json_check.c - a value after the other, without recursion: what they are in is a stack. */
 
 #include "base/json_check.h"
 

@@ -96,7 +96,8 @@ GIST_API enum gist_tools gist_tools(const gist_conn *c);
 
 /* Readable when gist_dispatch() has something to do. Level-triggered: also when the daemon died. */
 GIST_API int gist_fd(gist_conn *c);
-/* Handles what is there. >= 0: the number of replies; -EPIPE: the daemon is gone. */
+/* Handles what is there, and comes back though more may have come meanwhile: then the descriptor is
+ * readable. >= 0: the number of replies; -EPIPE: the daemon is gone. */
 GIST_API int gist_dispatch(gist_conn *c);
 /* How long a blocking call spins before it sleeps; default 20000 ns, 0: sleep at once. */
 GIST_API void gist_set_spin(gist_conn *c, uint64_t ns);
