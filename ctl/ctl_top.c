@@ -95,7 +95,7 @@ static void show_summary(struct top *t, const struct gist_stats *s)
          (unsigned long long)s->requests_failed);
     if (count_detached(s) > 0)
         line(t, false, "detached  %u of %u sessions have no connection now", count_detached(s),
-             s->n_sessions_all);
+             s->n_sessions);
     line(t, false, "pages     %u of %u used: %s raw, %s gists; %s cached, %s free", used, s->pages,
          ctl_human_bytes((uint64_t)(used - gists) * s->page_bytes, a),
          ctl_human_bytes((uint64_t)gists * s->page_bytes, b),
