@@ -418,9 +418,8 @@ struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, ui
 
 /* The best one is looked for also where there is no room, to be squeezed in, or to be counted as
  * missed. */
-struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *prompt,
-                                         uint32_t n_prompt, uint32_t n_left,
-                                         const struct rank_job *by)
+struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
+                                  uint32_t n_left, const struct rank_job *by)
 {
     uint32_t segments[OVERLAY_MAX], n = 0, most;
     float *score;
@@ -441,12 +440,6 @@ struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *promp
     if (n > 0) /* there is no room even for the best one */
         hydrate_miss(m, segments[0]);
     return NULL;
-}
-
-struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
-                                  uint32_t n_left)
-{
-    return hydrate_begin_ranked(m, prompt, n_prompt, n_left, NULL);
 }
 
 /* score: of the packed segments, of which those that are back and are wanted less than `least` go
@@ -515,7 +508,7 @@ bool hydrate_can_more(const struct memory *m)
            m->hydration.n < OVERLAY_MAX;
 }
 
-struct hydrate_job *hydrate_more_ranked(struct memory *m, uint32_t n, const struct rank_job *by)
+struct hydrate_job *hydrate_more(struct memory *m, uint32_t n, const struct rank_job *by)
 {
     uint32_t n_packed = m->ladder.n_at[1], asked;
     struct hydrate_job *j = NULL;
@@ -535,11 +528,6 @@ struct hydrate_job *hydrate_more_ranked(struct memory *m, uint32_t n, const stru
     free(score);
     free(away);
     return j;
-}
-
-struct hydrate_job *hydrate_more(struct memory *m, uint32_t n)
-{
-    return hydrate_more_ranked(m, n, NULL);
 }
 
 /* --- ahead of a prompt ------------------------------------------------------------------------ */
@@ -630,30 +618,19 @@ bool hydrate_may_fetch(const struct memory *m)
     return own_may_fetch(m) && m->ladder.n_at[1] > 0;
 }
 
-static void fetch_by(struct memory *m, const uint32_t *ids, uint32_t n, const struct rank_job *by)
+void hydrate_fetch(struct memory *m, const struct rank_job *by)
 {
     uint32_t segments[OVERLAY_MAX], on_disk[OVERLAY_MAX], n_found = 0, most;
     float *score;
 
-    if (!hydrate_may_fetch(m) || m->hydration.coming)
+    if (!hydrate_is_ranked(m, by) || !hydrate_may_fetch(m) || m->hydration.coming)
         return;
     most = most_ahead(m);
-    score = most > 0 ? scores_of(m, ids, n, by) : NULL;
+    score = most > 0 ? scores_of(m, NULL, 0, by) : NULL;
     if (score)
         n_found = choose(m, score, most, segments);
     free(score);
     fetch(m, on_disk, only_on_disk(m, segments, n_found, on_disk));
-}
-
-void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
-{
-    fetch_by(m, ids, n, NULL);
-}
-
-void hydrate_fetch_ranked(struct memory *m, const struct rank_job *by)
-{
-    if (current_scores(by, m))
-        fetch_by(m, NULL, 0, by);
 }
 
 /* --- the job's way ---------------------------------------------------------------------------- */

@@ -95,22 +95,16 @@ bool hydrate_rank_go(struct rank_job *j);
 bool hydrate_is_ranked(const struct memory *m, const struct rank_job *by);
 
 /* The memory is not behind, or only with ids that were taken back (memory_reread), and is about to
- * read these and n_left more; the last n_prompt of all are a prompt. NULL: it is done, whatever
- * came of it. */
+ * read these and n_left more; the last n_prompt of all are a prompt. by: a ranking of that, which
+ * is done; without one, or where more or less is packed by now, it ranks here. NULL: it is done,
+ * whatever came of it. */
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
-                                  uint32_t n_left);
-/* The same by a ranking of these ids, which is done, unless more or less is packed by now. NULL: it
- * ranks here. */
-struct hydrate_job *hydrate_begin_ranked(struct memory *m, const uint32_t *prompt,
-                                         uint32_t n_prompt, uint32_t n_left,
-                                         const struct rank_job *by);
+                                  uint32_t n_left, const struct rank_job *by);
 /* While an answer is written, every HYDRATE_EVERY tokens of it: the last n ids of it point to
  * segments that are not there, more than to any that is. What memory and disk have of them comes,
- * in the place of what they point to less; nothing is computed again. NULL: as above. */
+ * in the place of what they point to less; nothing is computed again. by, NULL: as above. */
 #define HYDRATE_EVERY 32u
-struct hydrate_job *hydrate_more(struct memory *m, uint32_t n);
-/* The same by a ranking of these ids, likewise. */
-struct hydrate_job *hydrate_more_ranked(struct memory *m, uint32_t n, const struct rank_job *by);
+struct hydrate_job *hydrate_more(struct memory *m, uint32_t n, const struct rank_job *by);
 /* The same with segments that somebody chose, n <= OVERLAY_MAX of them, the most wanted first. */
 struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n);
 /* -EAGAIN: call again after tier_pump, or when the memory is not behind any more. 0: it is done and
@@ -119,13 +113,12 @@ int hydrate_go(struct hydrate_job *j);
 /* Given up: what came is in place. NULL: nothing. */
 void hydrate_drop(struct hydrate_job *j);
 
-/* These ids, of a prompt that is not whole yet, or not known to be one, are likely to be asked
- * about: what they point to, and only the disk has, is read meanwhile. It is in nobody's way: its
- * pages count as nobody's when they are there, and what is not there yet when pages are short is
- * given up. Asked again, it stays on its way unless something is pointed to that is not in it. */
-void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n);
-/* The same by a ranking, which is done; nothing if more or less is packed by now. */
-void hydrate_fetch_ranked(struct memory *m, const struct rank_job *by);
+/* Ids that were ranked for, of a prompt that is not whole yet, or not known to be one, are likely
+ * to be asked about: what they point to, and only the disk has, is read meanwhile. It is in
+ * nobody's way: its pages count as nobody's when they are there, and what is not there yet when
+ * pages are short is given up. Asked again, it stays on its way unless something is pointed to that
+ * is not in it. by: done; NULL, or where more or less is packed by now: nothing. */
+void hydrate_fetch(struct memory *m, const struct rank_job *by);
 bool hydrate_may_fetch(const struct memory *m);
 void hydrate_fetch_drop(struct memory *m);
 /* The sequence was taken back, and the ladder with it. */

@@ -89,7 +89,7 @@ static bool part_work(struct sched *s, struct request *r)
         p->ranked = true;
         if (!ranking_go(s, r, &p->ranking))
             return true;
-        hydrate_fetch_ranked(&x->memory, p->ranking.job);
+        hydrate_fetch(&x->memory, p->ranking.job);
     }
     request_finish(s, r);
     return true;

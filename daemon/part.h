@@ -1,5 +1,5 @@
 /* daemon/part.h - a part of a prompt that still arrives: what it is likely to point to, and only
- * the disk has, is fetched meanwhile (hydrate_fetch_ranked).
+ * the disk has, is fetched meanwhile (hydrate_fetch).
  *
  * It takes slices of work, but no session: who sends the next part without waiting for this one's
  * answer is not to find it busy.

@@ -581,7 +581,7 @@ static bool fetch(struct sched *s, struct request *r)
     if (!ranks(s, r, a->n_prompt))
         return false;
     a->fetched = true;
-    hydrate_fetch_ranked(r->memory, a->ranking.job);
+    hydrate_fetch(r->memory, a->ranking.job);
     return true;
 }
 
@@ -598,8 +598,8 @@ static bool hydrate(struct sched *s, struct request *r)
     }
     if (!a->hydrated) {
         a->hydrated = true;
-        a->hydrate = hydrate_begin_ranked(m, a->encode.ids + n - a->n_prompt, a->n_prompt,
-                                          n - a->done, a->ranking.job);
+        a->hydrate = hydrate_begin(m, a->encode.ids + n - a->n_prompt, a->n_prompt, n - a->done,
+                                   a->ranking.job);
     }
     if (a->hydrate)
         trace_waits(a->times);
@@ -676,8 +676,8 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
     session_appended(session, a->chat_after);
     session->n_asks = a->n_turn ? 0 : asks(s, a);
     a->reading = false;
-    if (session->n_asks > 0 && a->ranking.job) /* before it is known to */
-        hydrate_fetch_ranked(r->memory, a->ranking.job);
+    if (session->n_asks > 0) /* before it is known to */
+        hydrate_fetch(r->memory, a->ranking.job);
     r->usage.computed_tokens = a->done - a->shared - a->restored;
     r->usage.shared_tokens = a->shared;
     r->usage.restored_tokens = a->restored;

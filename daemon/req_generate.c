@@ -469,7 +469,7 @@ static bool ask(struct sched *s, struct request *r)
         trace_waits(&r->times);
         return true;
     }
-    g->hydrate = hydrate_begin_ranked(m, ids, g->n_asks, 1, g->ranking.job);
+    g->hydrate = hydrate_begin(m, ids, g->n_asks, 1, g->ranking.job);
     ranking_drop(r, &g->ranking);
     g->n_asks = 0;
     g->asks = true;
@@ -543,7 +543,7 @@ static bool ask_more(struct sched *s, struct request *r)
         return false;
     }
     g->n_more = r->usage.generated_tokens;
-    g->hydrate = hydrate_more_ranked(m, n, g->ranking.job);
+    g->hydrate = hydrate_more(m, n, g->ranking.job);
     ranking_drop(r, &g->ranking);
     g->brings = g->hydrate || hydrate_is_on(m);
     return true;

@@ -556,7 +556,7 @@ static void give_up(bool store)
         open_reader(&s, &r, &plain, 1, false);
         feed(&s, &r, 6 * L, row_a);
         settle(&s, &r);
-        j = hydrate_begin(&r.memory, ids + 6 * L, 20, 20);
+        j = hydrate_begin(&r.memory, ids + 6 * L, 20, 20, NULL);
         assert_non_null(j);
         for (int k = 0; k < i && j; k++) {
             if (i % 2)
@@ -610,7 +610,7 @@ static void pages_are_short(void **state)
     point_to(&r, 2, 5, 20);
     feed(&s, &r, 8 * L + 40, row_a);
     memory_reread(&r.memory, 40);
-    wait_for(&s, &r, hydrate_begin(&r.memory, ids + 8 * L, 40, 1));
+    wait_for(&s, &r, hydrate_begin(&r.memory, ids + 8 * L, 40, 1, NULL));
     n_back = r.memory.hydration.n;
     assert_in_range(n_back, 2, 4);
     evict(&s, p->n_cached);
@@ -714,16 +714,16 @@ static void ahead_of_the_prompt(void **state)
         open_on_disk(&s, &r, 4096);
         gets = n_gets(&s);
         point_to(&r, 3, 7, 15);
-        hydrate_fetch(&r.memory, ids + r.memory.n_ids, 20); /* all but its end */
+        fetch(&r, ids + r.memory.n_ids, 20); /* all but its end */
         assert_non_null(r.memory.hydration.early);
         if (!in_flight) {
             wait_for_early(&s, &r);
             assert_true(n_gets(&s) > gets);
             assert_int_equal(s.rig.rig.account.used, r.seq.n_pages); /* nobody is charged */
-            hydrate_fetch(&r.memory, ids + r.memory.n_ids, 20);
+            fetch(&r, ids + r.memory.n_ids, 20);
             assert_null(r.memory.hydration.early); /* it is there */
         }
-        j = hydrate_begin(&r.memory, ids + r.memory.n_ids, 30, 30);
+        j = hydrate_begin(&r.memory, ids + r.memory.n_ids, 30, 30, NULL);
         assert_true(in_flight || !j);
         wait_for(&s, &r, j);
         u = usage_of(&r);
@@ -746,7 +746,7 @@ static void nobody_misses_more(void **state)
     open_on_disk(&s, &r, 4096);
     point_to(&r, 3, 3, 15);
     feed(&s, &r, r.memory.n_ids + 30, row_a);
-    j = hydrate_more(&r.memory, 30);
+    j = hydrate_more(&r.memory, 30, NULL);
     assert_non_null(j);
     s.rig.rig.account.limit = s.rig.rig.account.used; /* raw pages are counted, gists not twice */
     wait_for(&s, &r, j);
@@ -767,11 +767,11 @@ static void in_nobodys_way(void **state)
 
         open_on_disk(&s, &r, 4096);
         point_to(&r, 1, 2, 15);
-        hydrate_fetch(&r.memory, ids + r.memory.n_ids, 30);
+        fetch(&r, ids + r.memory.n_ids, 30);
         assert_non_null(r.memory.hydration.early);
         if (i == 0) { /* it points elsewhere by now */
             point_to(&r, 5, 8, 15);
-            hydrate_fetch(&r.memory, ids + r.memory.n_ids, 30);
+            fetch(&r, ids + r.memory.n_ids, 30);
             assert_non_null(r.memory.hydration.early);
         } else if (i == 1) {
             assert_true(hydrate_less(&r.memory));
@@ -795,7 +795,7 @@ static void in_nobodys_way(void **state)
         assert_true(has_segment(&r, 5, HYDRATE_DISK) || i == 2);
         hydrate_end(&r.memory);
         if (i == 4)
-            hydrate_fetch(&r.memory, ids + L, 20);
+            fetch(&r, ids + L, 20);
         close_reader(&r);
         close_stage(&s);
     }
@@ -813,7 +813,7 @@ static void nothing_to_fetch(void **state)
         open_reader(&s, &r, &plain, 1, false);
         feed(&s, &r, i == 2 ? L / 2 : 6 * L, row_a);
         settle(&s, &r);
-        hydrate_fetch(&r.memory, ids, 20);
+        fetch(&r, ids, 20);
         assert_null(r.memory.hydration.early);
         close_reader(&r);
         close_stage(&s);

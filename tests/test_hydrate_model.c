@@ -219,7 +219,7 @@ static void bring_more(struct world *w, struct reader *r, uint32_t n)
 {
     uint32_t n_plain = r->memory.n_plain, had = r->memory.hydration.n, was = r->now;
 
-    wait_for(&w->here, r, hydrate_more(&r->memory, n));
+    wait_for(&w->here, r, hydrate_more(&r->memory, n, NULL));
     note_held(w, r);
     if (r->memory.hydration.n == had && r->now == was)
         return;

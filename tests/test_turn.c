@@ -233,10 +233,10 @@ static void follows_the_answer(void **state)
         memory_turn(&r.memory, 6 * L, 6 * L + 20);
         feed(&s, &r, 6 * L + 24, row_a);
         assert_int_equal(state_of(&r, 3), SEQ_RAW);
-        wait_for(&s, &r, hydrate_more(&r.memory, 4));
+        wait_for(&s, &r, hydrate_more(&r.memory, 4, NULL));
         assert_true(state_of(&r, 3) == SEQ_RAW && state_of(&r, 1) == SEQ_PACKED);
         feed(&s, &r, 6 * L + 56, row_a);
-        wait_for(&s, &r, hydrate_more(&r.memory, 32));
+        wait_for(&s, &r, hydrate_more(&r.memory, 32, NULL));
         assert_int_equal(state_of(&r, 1), SEQ_RAW);
         assert_int_equal(state_of(&r, 3), most == 2 ? SEQ_RAW : SEQ_PACKED);
         assert_int_equal(usage_of(&r).hydrated_tokens, most * L);
@@ -244,7 +244,7 @@ static void follows_the_answer(void **state)
         feed(&s, &r, 7 * L + 32, row_a);
         settle(&s, &r);
         hydrate_less(&r.memory);
-        wait_for(&s, &r, hydrate_more(&r.memory, 32));
+        wait_for(&s, &r, hydrate_more(&r.memory, 32, NULL));
         assert_int_equal(state_of(&r, 1), SEQ_RAW);
         close_reader(&r);
     }
@@ -275,7 +275,7 @@ static void ranked_before(void **state)
             settle(&s, &r);
         }
         memcpy(ids + r.memory.n_ids, ids + L + 20, 20 * sizeof(*ids));
-        wait_for(&s, &r, hydrate_begin_ranked(&r.memory, ids + r.memory.n_ids, 20, 20, k));
+        wait_for(&s, &r, hydrate_begin(&r.memory, ids + r.memory.n_ids, 20, 20, k));
         assert_int_equal(state_of(&r, 3), more ? SEQ_PACKED : SEQ_RAW);
         assert_int_equal(state_of(&r, 1), more ? SEQ_RAW : SEQ_PACKED);
         rank_drop(k);

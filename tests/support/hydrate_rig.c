@@ -1,5 +1,7 @@
 #include "tests/support/hydrate_rig.h"
 
+#include "daemon/rank.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -139,7 +141,17 @@ void prompt(struct stage *s, struct reader *r, uint32_t n)
 {
     hydrate_end(&r->memory);
     settle(s, r);
-    wait_for(s, r, hydrate_begin(&r->memory, ids + r->memory.n_ids, n, n));
+    wait_for(s, r, hydrate_begin(&r->memory, ids + r->memory.n_ids, n, n, NULL));
+}
+
+void fetch(struct reader *r, const uint32_t *prompt, uint32_t n)
+{
+    struct rank_job *k = hydrate_rank_begin(&r->memory, prompt, n);
+
+    while (k && !hydrate_rank_go(k))
+        ;
+    hydrate_fetch(&r->memory, k);
+    rank_drop(k);
 }
 
 struct wire_usage usage_of(const struct reader *r)

@@ -63,6 +63,8 @@ void wait_for(struct stage *s, struct reader *r, struct hydrate_job *j);
 /* As an append does it: what the last prompt had goes, and then ids [n_ids, n_ids + n) are the
  * prompt. */
 void prompt(struct stage *s, struct reader *r, uint32_t n);
+/* What n ids point to, of a prompt that still arrives. */
+void fetch(struct reader *r, const uint32_t *prompt, uint32_t n);
 struct wire_usage usage_of(const struct reader *r);
 size_t row_bytes(const struct stage *s);
 
