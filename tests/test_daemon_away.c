@@ -242,6 +242,11 @@ static void random_steps(const char *store, unsigned seed)
     struct twin twins[N_SLOTS] = { { .n_tokens = 0 } };
     gist_conn *c[2][3];
 
+    if (!daemon_fixture_exact()) {
+        printf("skipped: a device reads again in other steps, by which it may say something else; "
+               "\"fenced\" has its tiers with the CPU's bits\n");
+        skip();
+    }
     memset(&count, 0, sizeof(count));
     start(&d[0], "16M", "none");
     start(&d[1], "384K", store);

@@ -9,6 +9,7 @@
 #include "tests/support/file.h"
 #include "tests/support/raw_client.h"
 #include "tests/support/sanitized.h"
+#include "tests/support/tolerance.h"
 
 #include <errno.h>
 #include <math.h>
@@ -104,6 +105,17 @@ static double cosine(const float *a, const float *b, uint32_t n)
     return dot(a, b, n) / sqrt(dot(a, a, n) * dot(b, b, n));
 }
 
+/* Of the largest number. Another model's logits and these hidden states are rounded alike, so a
+ * device's are to the CPU's what they are there. */
+static double tolerance(enum kv_type kv)
+{
+    const double cpu = 1e-4;
+
+    return daemon_fixture_exact()
+               ? cpu
+               : cpu / (double)tolerance_tiny[KV_F32] * tolerance_of_device(tolerance_tiny, kv);
+}
+
 /* No number is further away than so much of the largest one. */
 static bool is_near(const float *a, const float *b, uint32_t n, double tolerance)
 {
@@ -136,7 +148,7 @@ static void as_reference(const struct vectors *v, enum gist_pooling pooling)
         const float *want = (pooling == GIST_POOL_MEAN ? v->mean : v->last)[i];
 
         assert_int_equal(all->n_tokens[i], v->ids[i].n);
-        assert_true(is_near(x, want, v->n_embd, 1e-4));
+        assert_true(is_near(x, want, v->n_embd, tolerance(KV_F32)));
         assert_true(fabs(dot(y, y, v->n_embd) - 1) < 1e-5);
         assert_true(cosine(x, y, v->n_embd) > 1 - 1e-6);
     }
@@ -196,7 +208,7 @@ static void test_default_model(void **state)
     char *lines;
 
     (void)state;
-    if (!model || !*model || SANITIZED)
+    if (!model || !*model || SANITIZED || daemon_fixture_slow())
         skip();
     v = read_vectors("tests/data/embed.emb");
     lines = split_lines("tests/data/embed.txt", texts, v.n);
@@ -247,8 +259,8 @@ static void check_many(void)
     assert_int_equal(all->usage.computed_tokens, n_tokens);
     for (uint32_t i = 0; i < MANY; i += 23) {
         one = embedded(&many[i], 1, &o);
-        assert_true(
-            is_near(all->vectors + (size_t)i * all->n_embd, one->vectors, all->n_embd, 1e-4));
+        assert_true(is_near(all->vectors + (size_t)i * all->n_embd, one->vectors, all->n_embd,
+                            tolerance(KV_F16)));
         gist_embeddings_free(one);
     }
     gist_embeddings_free(all);
@@ -272,7 +284,9 @@ static void test_many(void **state)
         if (i == 2) {
             before = daemon_fixture_steps(c);
             gist_embeddings_free(embedded(many, MANY, &o));
-            assert_true(daemon_fixture_steps(c) - before <= 60);
+            /* Where a token takes milliseconds steps are shorter (daemon/pace.h). */
+            if (!daemon_fixture_slow())
+                assert_true(daemon_fixture_steps(c) - before <= 60);
         }
         stop();
     }

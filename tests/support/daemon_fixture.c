@@ -80,6 +80,20 @@ static void open_notify(struct daemon_fixture *d, char path[SCRATCH_PATH_MAX])
     assert(r == 0);
 }
 
+bool daemon_fixture_slow(void)
+{
+    const char *backend = getenv("GISTD_TEST_BACKEND");
+
+    return backend && strcmp(backend, "cuda-shim") == 0;
+}
+
+bool daemon_fixture_exact(void)
+{
+    const char *backend = getenv("GISTD_TEST_BACKEND");
+
+    return !backend || strncmp(backend, "cuda", 4) != 0;
+}
+
 /* $GISTD_TEST_BACKEND: "fenced" is a program of its own, others are devices of the daemon's, which
  * args may still choose otherwise. */
 static void choose_backend(char program[256])

@@ -66,6 +66,12 @@ void daemon_fixture_stored(gist_conn *conn);
 uint64_t daemon_fixture_steps(gist_conn *conn);
 void daemon_fixture_stepped(gist_conn *conn, uint64_t n);
 
+/* Whether it computes so that a row has the same bits in every step, and says what is apart by no
+ * more than tests/support/tolerance.h has where it does not; and takes milliseconds a token (rig.h
+ * has both of a model without a daemon). */
+bool daemon_fixture_exact(void);
+bool daemon_fixture_slow(void);
+
 double daemon_fixture_ms(void); /* a clock */
 
 /* Sanitizers and busy machines are slow: what a test waits for, at most. */
