@@ -23,7 +23,7 @@ client = gistd.Client()
 session = client.open(realm=sys.argv[1] or None)
 session.append("Once upon a time")
 print(session.keep(60).token.hex(), flush=True)
-pieces = iter(session.generate(max_tokens=100000, ignore_eog=True))
+pieces = iter(session.generate(max_tokens=20000, ignore_eog=True))
 for _ in range(3):
     next(pieces)
 print("it is said", flush=True)
@@ -311,7 +311,7 @@ class Blocking(unittest.TestCase):
         """A program that is killed, and another one that goes on with its answer."""
         with self.client.open() as session:
             session.append("Once upon a time")
-            with session.generate(max_tokens=100000, ignore_eog=True) as whole:
+            with session.generate(max_tokens=20000, ignore_eog=True) as whole:
                 text = "".join(whole)
         token = killed()
         session = self.client.attach(token)
