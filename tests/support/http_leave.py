@@ -26,9 +26,6 @@ while not comment and n < 500_000:
             comment = d
             break
 check("a comment while a prompt is read", comment, n)
-# And for as long again and more, if it was a busy machine that took so long: nobody waits for its end.
-if len(text) < 100_000:
-    text = " ".join([text] * 4)
 
 for stream in (False, True):
     before = until("nothing runs", daemon_status, idle)["prompt_tokens_total"]
