@@ -5,6 +5,7 @@
 #include "http/json.h"
 
 #include "base/json_check.h"
+#include "base/json_escape.h"
 
 #include <errno.h>
 #include <json-c/json.h>
@@ -332,27 +333,19 @@ int json_merge(struct json_object *o, struct json_object *from)
 
 /* --- write ------------------------------------------------------------------------------------ */
 
-/* Not by json-c, which leaves out what it has no memory for, and says nothing. A '/' stays a '/':
- * escaped it is the same JSON, and not what anybody would write. */
+/* Not by json-c, which leaves out what it has no memory for, and says nothing. */
 static void write_text(struct text *t, const char *bytes, size_t len)
 {
-    static const char letters[] = "btn?fr"; /* of \b, 8, to \r, 13 */
+    char escape[JSON_ESCAPE_MAX];
     size_t from = 0;
 
     text_add(t, "\"", 1);
     for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)bytes[i];
-
-        if (c >= ' ' && c != '"' && c != '\\')
+        if (!json_escape((unsigned char)bytes[i], escape))
             continue;
         text_add(t, bytes + from, i - from);
+        text_add(t, escape, strlen(escape));
         from = i + 1;
-        if (c >= ' ')
-            text_print(t, "\\%c", c);
-        else if (c >= '\b' && c <= '\r' && c != '\v')
-            text_print(t, "\\%c", letters[c - '\b']);
-        else
-            text_print(t, "\\u%04x", c);
     }
     text_add(t, bytes + from, len - from);
     text_add(t, "\"", 1);

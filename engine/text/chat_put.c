@@ -1,8 +1,8 @@
 #include "engine/text/chat_put.h"
 
+#include "base/json_escape.h"
 #include "base/utf8.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* Empty pieces are not passed on: a caller may take a piece for a change of what it reads. After a
@@ -74,24 +74,15 @@ void chat_put_trimmed(struct chat_out *o, const char *text, size_t len)
  * passed on in stretches, as it is. */
 void chat_put_json(struct chat_out *o, const char *text, size_t len)
 {
-    static const char short_names[] = "btn-fr"; /* of 08 to 0D; 0B has none */
-    char escape[8];
+    char escape[JSON_ESCAPE_MAX];
     size_t i, from = 0;
 
     chat_put_text(o, "\"");
     for (i = 0; i < len; i++) {
-        uint8_t c = (uint8_t)text[i];
-
-        if (c >= 0x20 && c != '"' && c != '\\')
+        if (!json_escape((unsigned char)text[i], escape))
             continue;
         chat_put_piece(o, text + from, i - from, false);
         from = i + 1;
-        if (c >= 0x20)
-            (void)snprintf(escape, sizeof(escape), "\\%c", c);
-        else if (c >= 0x08 && c <= 0x0d && c != 0x0b)
-            (void)snprintf(escape, sizeof(escape), "\\%c", short_names[c - 0x08]);
-        else
-            (void)snprintf(escape, sizeof(escape), "\\u%04x", c);
         chat_put_text(o, escape);
     }
     chat_put_piece(o, text + from, len - from, false);

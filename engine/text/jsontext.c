@@ -3,6 +3,7 @@
  * grammar goes on for as long as the grammar lets it. */
 #include "engine/text/jsontext.h"
 
+#include "base/json_escape.h"
 #include "base/utf8.h"
 
 #include <errno.h>
@@ -60,17 +61,12 @@ static bool has(const struct expr_range *r, size_t n, uint32_t c)
     return false;
 }
 
-/* The short escape where JSON has one. */
+/* Of a byte that does not stand as it is. */
 static uint32_t escaped(struct expr_build *b, uint32_t c)
 {
-    static const char plain[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
-    const char *at = c ? memchr(plain, (int)c, sizeof(plain) - 1) : NULL;
-    char text[8];
+    char text[JSON_ESCAPE_MAX] = "";
 
-    if (at)
-        (void)snprintf(text, sizeof(text), "\\%c", letter[at - plain]);
-    else
-        (void)snprintf(text, sizeof(text), "\\u%04x", c & 0xff);
+    (void)json_escape((unsigned char)c, text);
     return expr_text(b, text);
 }
 
