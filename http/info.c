@@ -10,12 +10,6 @@
 /* When a model was made nobody says; clients want a date. */
 #define SOME_DAY "1970-01-01T00:00:00Z"
 
-static int give(struct json_object *o, struct json_object **ret, struct problem *p)
-{
-    *ret = o;
-    return o ? 0 : problem_unbuilt(p);
-}
-
 /* Of the daemon: a copy of what is asked about, since the connection goes back at once. */
 struct about {
     char model[128], digest[72];
@@ -51,7 +45,7 @@ int info_health(struct pool *pool, const char *tail, struct json_object **ret, s
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_make("{s:s, s:s}", "status", "ok", "model", a.model), ret, p);
+    return problem_or_built(json_make("{s:s, s:s}", "status", "ok", "model", a.model), ret, p);
 }
 
 static struct json_object *model(const struct about *a)
@@ -68,9 +62,10 @@ int info_models(struct pool *pool, const char *tail, struct json_object **ret, s
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_make("{s:s, s:[o], s:b, s:s, s:s}", "object", "list", "data", model(&a),
-                          "has_more", 0, "first_id", a.model, "last_id", a.model),
-                ret, p);
+    return problem_or_built(json_make("{s:s, s:[o], s:b, s:s, s:s}", "object", "list", "data",
+                                      model(&a), "has_more", 0, "first_id", a.model, "last_id",
+                                      a.model),
+                            ret, p);
 }
 
 int info_model(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
@@ -82,7 +77,7 @@ int info_model(struct pool *pool, const char *tail, struct json_object **ret, st
     if (strcmp(tail, a.model) != 0)
         return problem_set(p, PROBLEM_NOT_FOUND, "model",
                            "there is no model \"%s\" here: gistd serves \"%s\"", tail, a.model);
-    return give(model(&a), ret, p);
+    return problem_or_built(model(&a), ret, p);
 }
 
 /* --- Ollama's --------------------------------------------------------------------------------- */
@@ -108,7 +103,7 @@ int info_tags(struct pool *pool, const char *tail, struct json_object **ret, str
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_make("{s:[o]}", "models", row(&a)), ret, p);
+    return problem_or_built(json_make("{s:[o]}", "models", row(&a)), ret, p);
 }
 
 /* It is there as long as its daemon is: what Ollama says of a model that it was told to keep. */
@@ -127,7 +122,7 @@ int info_ps(struct pool *pool, const char *tail, struct json_object **ret, struc
         json_free(o);
         o = NULL;
     }
-    return give(json_make("{s:[o]}", "models", o), ret, p);
+    return problem_or_built(json_make("{s:[o]}", "models", o), ret, p);
 }
 
 int info_show(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
@@ -137,13 +132,14 @@ int info_show(struct pool *pool, const char *tail, struct json_object **ret, str
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_make("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:o}", "modelfile", "",
-                          "parameters", "", "template", "", "modified_at", SOME_DAY, "details",
-                          details(), "model_info", "general.basename", a.model,
-                          "general.context_length", (int64_t)a.context_max, "capabilities",
-                          a.tools ? json_make("[s, s]", "completion", "tools")
-                                  : json_make("[s]", "completion")),
-                ret, p);
+    return problem_or_built(json_make("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:o}", "modelfile",
+                                      "", "parameters", "", "template", "", "modified_at", SOME_DAY,
+                                      "details", details(), "model_info", "general.basename",
+                                      a.model, "general.context_length", (int64_t)a.context_max,
+                                      "capabilities",
+                                      a.tools ? json_make("[s, s]", "completion", "tools")
+                                              : json_make("[s]", "completion")),
+                            ret, p);
 }
 
 int info_ollama_version(struct pool *pool, const char *tail, struct json_object **ret,
@@ -151,5 +147,5 @@ int info_ollama_version(struct pool *pool, const char *tail, struct json_object 
 {
     (void)pool;
     (void)tail;
-    return give(json_make("{s:s}", "version", GISTD_VERSION), ret, p);
+    return problem_or_built(json_make("{s:s}", "version", GISTD_VERSION), ret, p);
 }

@@ -314,12 +314,6 @@ static struct json_object *row(const struct live *s)
                      s->busy ? 0 : (int64_t)((clock_ns() - s->used_ns) / CLOCK_S));
 }
 
-static int give(struct json_object *o, struct json_object **ret, struct problem *p)
-{
-    *ret = o;
-    return o ? 0 : problem_unbuilt(p);
-}
-
 int live_list(const struct live_ask *a, struct json_object **ret, struct problem *p)
 {
     struct json_object *rows = json_make("[]");
@@ -331,7 +325,7 @@ int live_list(const struct live_ask *a, struct json_object **ret, struct problem
             r = json_add(rows, row(s));
     (void)pthread_mutex_unlock(&a->lives->lock);
     if (r == 0)
-        return give(json_make("{s:o}", "sessions", rows), ret, p);
+        return problem_or_built(json_make("{s:o}", "sessions", rows), ret, p);
     json_free(rows);
     return problem_unbuilt(p);
 }
@@ -395,7 +389,7 @@ int live_look(const struct live_ask *a, struct json_object **ret, struct problem
     (void)pthread_mutex_unlock(&a->lives->lock);
     if (!s || (*rest && number == 0))
         return unknown(a, p);
-    return *rest ? look_map(a, number, ret, p) : give(o, ret, p);
+    return *rest ? look_map(a, number, ret, p) : problem_or_built(o, ret, p);
 }
 
 /* Whoever waits for its request hears of it. */
@@ -436,7 +430,7 @@ int live_change(const struct live_ask *a, struct json_object **ret, struct probl
     if (s)
         o = row(s);
     (void)pthread_mutex_unlock(&a->lives->lock);
-    return s ? give(o, ret, p) : unknown(a, p);
+    return s ? problem_or_built(o, ret, p) : unknown(a, p);
 }
 
 /* One that is being answered ends when it is. */
@@ -458,5 +452,5 @@ int live_delete(const struct live_ask *a, struct json_object **ret, struct probl
         return unknown(a, p);
     if (free_it)
         free_live(free_it);
-    return give(json_make("{s:b}", "deleted", 1), ret, p);
+    return problem_or_built(json_make("{s:b}", "deleted", 1), ret, p);
 }

@@ -74,11 +74,12 @@ int live_memory(const struct live_ask *a, struct json_object **ret, struct probl
 {
     struct pool *pool = a->lives->pool;
     struct gist_stats stats;
+    struct json_object *o;
     gist_conn *c;
 
     if (pool_take_stats(pool, &c, &stats, p) < 0)
         return -1;
-    *ret = memory(c, &stats);
+    o = memory(c, &stats);
     pool_put(pool, c);
-    return *ret ? 0 : problem_unbuilt(p);
+    return problem_or_built(o, ret, p);
 }

@@ -211,9 +211,7 @@ static struct json_object *map_of(const struct json_object *list)
 struct json_object *logprobs_flat(const struct json_object *content, size_t offset)
 {
     struct json_object *names = json_make("[]"), *own = json_make("[]"), *top = json_make("[]"),
-                       *at = json_make("[]");
-
-    struct json_object *all;
+                       *at = json_make("[]"), *all;
     int r = 0;
 
     for (size_t i = 0; i < json_len(content); i++) {

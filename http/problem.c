@@ -67,6 +67,12 @@ int problem_unbuilt(struct problem *p)
     return problem_set(p, PROBLEM_INTERNAL, NULL, "%s", PROBLEM_UNBUILT);
 }
 
+int problem_or_built(struct json_object *o, struct json_object **ret, struct problem *p)
+{
+    *ret = o;
+    return o ? 0 : problem_unbuilt(p);
+}
+
 /* GIST_E_NOT_FOUND is no 404: what the daemon did not find was named in the body, an adapter for
  * instance. */
 static enum problem_kind kind_of(enum gist_code code)

@@ -11,6 +11,8 @@
 
 #include "client/gist.h"
 
+struct json_object;
+
 enum problem_kind {
     PROBLEM_NONE,
     PROBLEM_INVALID,     /* 400: it can't be understood */
@@ -46,6 +48,8 @@ int problem_set(struct problem *p, enum problem_kind kind, const char *param, co
 
 int problem_no_memory(struct problem *p); /* of ours, for a request; -1 */
 int problem_unbuilt(struct problem *p);   /* and for its answer: what was to be done is done; -1 */
+/* *ret = o, or that it could not be built: NULL is out of memory. */
+int problem_or_built(struct json_object *o, struct json_object **ret, struct problem *p);
 
 /* What libgist said last: of the connection, or with NULL of the connect that failed. */
 int problem_of_gist(struct problem *p, const gist_conn *c);

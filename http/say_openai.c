@@ -219,7 +219,6 @@ static struct json_object *text_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
     size_t before = j->ask->echo ? j->ask->prompts[i / j->ask->n].len : 0;
-
     struct json_object *o =
         json_make("{s:I, s:o, s:n, s:s}", "index", (int64_t)i, "text", say_text(c), "logprobs",
                   "finish_reason", finish_reason(c->reason));
