@@ -14,6 +14,11 @@
 
 #include <sys/types.h>
 
+/* For listen(): how many peers may wait to be accepted, since a machine's programs may all start at
+ * once. Where the queue is full, connect() waits, or fails with EAGAIN if it must not. No more than
+ * kernels before 5.4 allow. */
+#define SOCKET_BACKLOG 128
+
 /* Removes what an earlier daemon left there, and nothing else: a socket of another type is
  * somebody's. option: which names the path. *ret_pid: who answers, behind -EADDRINUSE; 0: that is
  * not known. */

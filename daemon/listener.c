@@ -15,9 +15,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Connections that the kernel keeps until accept(): a machine's programs may all start at once. */
-#define BACKLOG 128
-
 /* The folder of the default path is ours to make: it is one of the user's or the system's run-time
  * folder, which is gone after a restart of the machine. */
 static int make_folder(const char *path, struct why *why)
@@ -94,7 +91,7 @@ static int make_socket(struct listener *l, const struct config *c, struct why *w
     if (l->fd < 0)
         return l->fd;
     l->made = true;
-    if (chmod(l->path, c->socket_mode) < 0 || listen(l->fd, BACKLOG) < 0)
+    if (chmod(l->path, c->socket_mode) < 0 || listen(l->fd, SOCKET_BACKLOG) < 0)
         return why_set(why, -errno, "%s: %s", l->path, strerror(errno));
     return 0;
 }

@@ -72,7 +72,7 @@ static int make_socket(struct scrape *s, const struct config *c, const struct li
         return s->fd;
     s->made = true;
     r = set_access(s, c, l);
-    if (r == 0 && listen(s->fd, SCRAPE_MAX) < 0)
+    if (r == 0 && listen(s->fd, SOCKET_BACKLOG) < 0)
         r = -errno;
     return r < 0 ? why_set(why, r, "%s: %s", s->path, strerror(-r)) : 0;
 }

@@ -17,10 +17,6 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-/* Connections that wait until there is a thread for them: a burst of clients, and no more than
- * kernels before 5.4 allow. */
-#define BACKLOG 128
-
 /* From here on listen_close closes it. */
 static void add(struct listen *l, int fd, bool is_unix, const char *where)
 {
@@ -145,7 +141,7 @@ static int bind_one(const struct addrinfo *a, const char *text, struct why *why)
     /* Connections of the last run that the kernel still remembers are no reason to wait; another
      * listener is. */
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, SOCKET_BACKLOG) == 0)
         return fd;
     r = -errno;
     (void)close(fd);
@@ -203,7 +199,7 @@ static int open_unix(struct listen *l, const struct conf *conf, struct why *why)
     /* To be removed in the end, from here on, whatever fails below. */
     (void)snprintf(l->made, sizeof(l->made), "%.*s", CONF_UNIX_MAX, path);
     add(l, fd, true, path);
-    if (chmod(path, conf->unix_mode) < 0 || listen(fd, BACKLOG) < 0)
+    if (chmod(path, conf->unix_mode) < 0 || listen(fd, SOCKET_BACKLOG) < 0)
         return why_set(why, -errno, "option unix: %s: %s", path, strerror(errno));
     return 0;
 }

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 def ask(request, path, half_close=False):
     with socket.socket(socket.AF_UNIX) as s:
+        s.connect(path)  # it waits its turn, which a socket with a time limit does not
         s.settimeout(60)
-        s.connect(path)
         s.sendall(request)
         if half_close:
             s.shutdown(socket.SHUT_WR)
