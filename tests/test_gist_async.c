@@ -18,8 +18,6 @@
 
 #include <cmocka.h>
 
-#define PATIENCE_MS 60000
-
 static struct fake_daemon fake;
 static gist_conn *conn;
 
@@ -40,7 +38,8 @@ static void end(void)
 static void wait_for(const int *n, int want)
 {
     while (*n < want) {
-        assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, PATIENCE_MS), 1);
+        assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, FAKE_PATIENCE_MS),
+                         1);
         assert_true(gist_dispatch(conn) >= 0);
     }
 }

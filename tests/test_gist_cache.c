@@ -199,7 +199,7 @@ static void without_waiting(void **state)
     assert_int_equal(gist_cache_start(conn, GIST_CACHE_VERIFY, NULL, on_rows, on_done, &h, &id), 0);
     p.fd = gist_fd(conn);
     while (h.n_done == 0) {
-        assert_int_equal(poll(&p, 1, 60000), 1);
+        assert_int_equal(poll(&p, 1, FAKE_PATIENCE_MS), 1);
         assert_true(gist_dispatch(conn) >= 0);
         if (h.n_calls > 0 && h.n_done == 0)
             (void)gist_cancel(conn, id);

@@ -82,7 +82,7 @@ static void test_long_chat_without_waiting(void **state)
     while (!done) {
         struct pollfd p = { gist_fd(conn), POLLIN, 0 };
 
-        assert_int_equal(poll(&p, 1, 10000), 1);
+        assert_int_equal(poll(&p, 1, FAKE_PATIENCE_MS), 1);
         assert_true(gist_dispatch(conn) >= 0);
     }
     assert_int_equal(done, 1);

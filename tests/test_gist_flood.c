@@ -137,15 +137,17 @@ static void comes_back(void **state)
     assert_true(gist_fd(conn) >= 0);
     assert_int_equal(gist_generate_start(s, NULL, on_text, on_done, &b, &request), 0);
     while (b.heard.n == 0) {
-        assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, 60000), 1);
+        assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, FAKE_PATIENCE_MS),
+                         1);
         assert_true(gist_dispatch(conn) >= 0);
     }
     assert_in_range(b.heard.n, 1, TOO_MANY);
     /* What it left is no less there for that. */
-    assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, 60000), 1);
+    assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, FAKE_PATIENCE_MS), 1);
     assert_int_equal(gist_cancel(conn, request), 0);
     while (!b.ended.done) {
-        assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, 60000), 1);
+        assert_int_equal(poll(&(struct pollfd){ gist_fd(conn), POLLIN, 0 }, 1, FAKE_PATIENCE_MS),
+                         1);
         assert_true(gist_dispatch(conn) >= 0);
     }
     assert_int_equal(b.ended.result, -ECANCELED);

@@ -281,7 +281,7 @@ static void test_document_in_parts(void **state)
     while (!p.done) {
         struct pollfd f = { .fd = gist_fd(conn), .events = POLLIN };
 
-        assert_true(poll(&f, 1, 60000) > 0);
+        assert_true(poll(&f, 1, FAKE_PATIENCE_MS) > 0);
         assert_true(gist_dispatch(conn) >= 0);
     }
     assert_int_equal(p.err, 0);

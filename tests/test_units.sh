@@ -78,7 +78,7 @@ done
 systemd-socket-activate --seqpacket --listen="$tmp/activated.sock" "$BUILD/gistd" \
     --model tests/data/tiny_smollm2.gguf --kv-bytes 1M --threads 1 --store none 2>"$tmp/log" &
 pid=$!
-tries=100
+tries=600
 until [ -S "$tmp/activated.sock" ] || [ $tries -eq 0 ]; do
     tries=$((tries - 1))
     sleep 0.1
@@ -121,7 +121,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 GISTD_SOCKET="$tmp/none.sock" systemd-socket-activate --listen="127.0.0.1:$port" --listen="$tmp/http.sock" \
     "$BUILD/gist-http" --config /dev/null --listen "127.0.0.1:1" 2>"$tmp/log" &
 pid=$!
-tries=100
+tries=600
 until [ -S "$tmp/http.sock" ] || [ $tries -eq 0 ]; do
     tries=$((tries - 1))
     sleep 0.1

@@ -13,8 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STOP_MS 20000
-
 void fake_fail(const char *what, const char *file, int line)
 {
     fprintf(stderr, "fake daemon: %s:%d: %s\n", file, line, what);
@@ -142,7 +140,7 @@ static void greet(struct fake_daemon *d, int listener)
     d->sock = p.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     FAKE_CHECK(d->sock >= 0);
     close(listener);
-    FAKE_CHECK(poll(&p, 1, 5000) == 1);
+    FAKE_CHECK(poll(&p, 1, FAKE_PATIENCE_MS) == 1);
     FAKE_CHECK(handshake_read_hello(d->sock, &defaults, &wish) == 0);
     d->g = wish.g;
     FAKE_CHECK(chan_create(&d->g, &d->chan) == 0);
@@ -216,7 +214,7 @@ int fake_stop(struct fake_daemon *d)
     int status = 0;
 
     for (int ms = 0; waitpid(d->pid, &status, WNOHANG) == 0; ms += 2) {
-        if (ms == STOP_MS)
+        if (ms == FAKE_PATIENCE_MS)
             kill(d->pid, SIGKILL);
         nanosleep(&tick, NULL);
     }

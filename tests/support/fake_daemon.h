@@ -16,6 +16,9 @@
 
 #define FAKE_SLOTS 16u
 
+/* Of what has to happen soon, on a machine that may be busy. */
+#define FAKE_PATIENCE_MS 60000
+
 struct fake_daemon {
     char dir[64], path[96];
     pid_t pid;
