@@ -123,9 +123,14 @@ bool form_may_go_on(struct sched *s, struct request *r, struct form *f)
 
 /* The grammar moves on by the token's bytes. Masks let only those through that it takes, so a
  * failure is a limit of ways that are followed at once. */
-bool form_push(struct sched *s, struct request *r, struct form *f, const uint8_t *bytes, size_t len)
+bool form_push(struct sched *s, struct request *r, struct form *f, uint32_t id)
 {
-    if (!f->match || match_push(f->match, bytes, len) == 0)
+    static const uint8_t special[] = { TRIE_SPECIAL };
+    size_t len, before = vocab_is_special(s->served.vocab, id);
+    const uint8_t *bytes = vocab_bytes(s->served.vocab, id, &len);
+
+    if (!f->match ||
+        (match_push(f->match, special, before) == 0 && match_push(f->match, bytes, len) == 0))
         return true;
     request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s",
                  f->match->why ? f->match->why : "a token left the grammar");

@@ -62,8 +62,7 @@ void form_apply(const struct form *f, float *logits, uint32_t n_vocab);
 bool form_may_go_on(struct sched *s, struct request *r, struct form *f);
 
 /* A token was taken. False: it can't be, which was answered. */
-bool form_push(struct sched *s, struct request *r, struct form *f, const uint8_t *bytes,
-               size_t len);
+bool form_push(struct sched *s, struct request *r, struct form *f, uint32_t id);
 
 /* Of an answer with a grammar: it is a whole text; nothing can follow it. */
 bool form_whole(const struct form *f);

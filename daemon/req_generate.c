@@ -304,7 +304,7 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
     if (g->answer.stopped) {
         session_truncate(session, session_len(session) - dropped);
         done(s, r, WIRE_REASON_STOP);
-    } else if (!form_push(s, r, &g->form, bytes, len)) {
+    } else if (!form_push(s, r, &g->form, id)) {
         return;
     } else if (form_over(&g->form)) {
         done(s, r, WIRE_REASON_END_OF_TEXT); /* nothing can follow: no token need say so */

@@ -11,9 +11,26 @@ struct key {
     uint32_t id;
 };
 
+/* The token's bytes, and of a special one the byte before them. */
+static size_t key_len(const struct vocab *v, uint32_t id)
+{
+    size_t len;
+
+    (void)vocab_bytes(v, id, &len);
+    return len + vocab_is_special(v, id);
+}
+
+static uint8_t key_byte(const struct vocab *v, uint32_t id, size_t i)
+{
+    size_t len, special = vocab_is_special(v, id);
+    const uint8_t *bytes = vocab_bytes(v, id, &len);
+
+    return i < special ? TRIE_SPECIAL : bytes[i - special];
+}
+
 /* Bytes in `head` are a number, the first one uppermost, so that numbers compare as bytes do. A
  * shorter token is padded with zeros there: it ties with one that goes on with NULs, and the whole
- * bytes decide. */
+ * bytes decide. Those that tie are both special or both not. */
 static int by_bytes(const void *a, const void *b, void *vocab)
 {
     const struct key *p = a, *q = b;
@@ -32,30 +49,35 @@ static int by_bytes(const void *a, const void *b, void *vocab)
 static struct key key_of(const struct vocab *v, uint32_t id)
 {
     struct key key = { 0, id };
-    size_t len;
-    const uint8_t *bytes = vocab_bytes(v, id, &len);
+    size_t len = key_len(v, id);
 
     for (size_t i = 0; i < sizeof(key.head); i++)
-        key.head = key.head << 8 | (i < len ? bytes[i] : 0);
+        key.head = key.head << 8 | (i < len ? key_byte(v, id, i) : 0);
     return key;
 }
 
+/* A walk (mask.c) has a level for each of TRIE_LEN_MAX bytes, no more. */
+static bool belongs(const struct vocab *v, uint32_t id)
+{
+    size_t len;
+    const uint8_t *bytes = vocab_bytes(v, id, &len);
+
+    return len > 0 && key_len(v, id) <= TRIE_LEN_MAX && !memchr(bytes, TRIE_SPECIAL, len);
+}
+
 /* Tokens that end an answer are not tried against a grammar: they may come exactly where it may end
- * (ends). Special tokens mean something else than the text that they are written as, and a walk
- * (mask.c) has a level for each of TRIE_LEN_MAX bytes, no more. */
+ * (ends). */
 static int sort(struct trie *t, const struct vocab *v)
 {
     struct key *keys = calloc(t->n_vocab + 1, sizeof(*keys));
-    size_t len;
 
     if (!keys)
         return -ENOMEM;
 
     for (uint32_t id = 0; id < t->n_vocab; id++) {
-        (void)vocab_bytes(v, id, &len);
         if (vocab_is_eog(v, id))
             t->ends[id / 64] |= 1ull << id % 64;
-        else if (!vocab_is_special(v, id) && len > 0 && len <= TRIE_LEN_MAX)
+        else if (belongs(v, id))
             keys[t->n++] = key_of(v, id);
     }
     qsort_r(keys, t->n, sizeof(*keys), by_bytes, (void *)v);
@@ -80,12 +102,11 @@ static uint8_t common(const struct trie *t, uint32_t i)
  * in the vocabulary, neighbours of this order lie far apart. */
 static int fill(struct trie *t, const struct vocab *v)
 {
-    size_t len, all = 0;
+    size_t all = 0;
 
     for (uint32_t i = 0; i < t->n; i++) {
-        (void)vocab_bytes(v, t->ids[i], &len);
         t->at[i] = (uint32_t)all;
-        all += len;
+        all += key_len(v, t->ids[i]);
     }
     t->at[t->n] = (uint32_t)all;
     t->bytes = malloc(all + 1);
@@ -93,9 +114,8 @@ static int fill(struct trie *t, const struct vocab *v)
         return -ENOMEM;
     memset(t->block_lcp, 0xff, t->n_words); /* above any lcp */
     for (uint32_t i = 0; i < t->n; i++) {
-        const uint8_t *bytes = vocab_bytes(v, t->ids[i], &len);
-
-        memcpy(t->bytes + t->at[i], bytes, len);
+        for (uint32_t k = t->at[i]; k < t->at[i + 1]; k++)
+            t->bytes[k] = key_byte(v, t->ids[i], k - t->at[i]);
         t->lcp[i] = i == 0 ? 0 : common(t, i);
         if (t->lcp[i] < t->block_lcp[i / TRIE_BLOCK])
             t->block_lcp[i / TRIE_BLOCK] = t->lcp[i];

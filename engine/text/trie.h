@@ -7,7 +7,9 @@
  *     ids   "a"  "ab"  "abc"  "b"
  *     lcp    0    1     2      0
  *
- * Special tokens are not among them, nor empty ones and those of more than TRIE_LEN_MAX bytes.
+ * A special token means something else than the text that it is written as. Here it is TRIE_SPECIAL
+ * and its text: a byte of no UTF-8, so that it comes where a grammar says so, and nowhere else. Not
+ * among them are empty tokens, those of more than TRIE_LEN_MAX bytes, and others with that byte.
  *
  * Threads    immutable after trie_new. Ownership: new/free; nothing of the vocabulary is kept.
  */
@@ -18,6 +20,7 @@
 
 #define TRIE_LEN_MAX 250u
 #define TRIE_BLOCK   64u
+#define TRIE_SPECIAL 0xffu
 
 struct trie {
     uint32_t n, n_vocab;
