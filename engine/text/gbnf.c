@@ -23,7 +23,7 @@
 #define REPEATS_MAX 8u   /* signs behind one part */
 
 struct parser {
-    struct expr_build b;
+    struct expr_build *b;
     struct strmap names; /* to rules */
     const char *text, *at, *end;
     unsigned parens;
@@ -40,7 +40,7 @@ static void fail(struct parser *p, const char *fmt, ...)
     char text[256];
     va_list ap;
 
-    if (p->b.err)
+    if (p->b->err)
         return;
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
@@ -49,7 +49,7 @@ static void fail(struct parser *p, const char *fmt, ...)
         column = *c == '\n' ? 1 : column + 1;
         line += *c == '\n';
     }
-    expr_fail(&p->b, -EINVAL, "line %u, column %u of the grammar: %s", line, column, text);
+    expr_fail(p->b, -EINVAL, "line %u, column %u of the grammar: %s", line, column, text);
 }
 
 /* --- characters ------------------------------------------------------------------------------- */
@@ -164,22 +164,22 @@ static uint32_t character(struct parser *p, bool *ret_escaped)
  * may be of any length. */
 static uint32_t literal(struct parser *p)
 {
-    size_t mark = expr_mark(&p->b);
+    size_t mark = expr_mark(p->b);
     uint8_t bytes[256];
     size_t n = 0;
     bool escaped;
 
-    while (!p->b.err) {
+    while (!p->b->err) {
         if (take(p, '"'))
             break;
         n += utf8_put(character(p, &escaped), bytes + n);
         if (n > sizeof(bytes) - 4) { /* no room for one more character */
-            expr_put(&p->b, expr_bytes(&p->b, bytes, n));
+            expr_put(p->b, expr_bytes(p->b, bytes, n));
             n = 0;
         }
     }
-    expr_put(&p->b, expr_bytes(&p->b, bytes, n));
-    return expr_seq(&p->b, mark);
+    expr_put(p->b, expr_bytes(p->b, bytes, n));
+    return expr_seq(p->b, mark);
 }
 
 /* Behind the opening bracket. A minus before the closing one is a minus. [^] is every character. */
@@ -189,7 +189,7 @@ static uint32_t class(struct parser *p)
     bool none = take(p, '^'), escaped;
     size_t n = 0;
 
-    while (!p->b.err && !take(p, ']')) {
+    while (!p->b->err && !take(p, ']')) {
         if (n == RANGES_MAX) {
             fail(p, "a class of more than %u ranges", RANGES_MAX);
             break;
@@ -205,7 +205,7 @@ static uint32_t class(struct parser *p)
     }
     if (n == 0 && !none)
         fail(p, "a class of no characters");
-    return none ? expr_class_not(&p->b, r, n) : expr_class(&p->b, r, n);
+    return none ? expr_class_not(p->b, r, n) : expr_class(p->b, r, n);
 }
 
 static size_t name_len(const struct parser *p)
@@ -228,9 +228,9 @@ static uint32_t name(struct parser *p)
 
     if (rule == STRMAP_NONE) {
         (void)snprintf(said, sizeof(said), "the rule %.*s", (int)(len < 80 ? len : 80), p->at);
-        rule = expr_rule(&p->b, said);
-        if (!p->b.err && strmap_add(&p->names, (const uint8_t *)p->at, len, rule) < 0)
-            expr_fail(&p->b, -ENOMEM, "no memory for a grammar");
+        rule = expr_rule(p->b, said);
+        if (!p->b->err && strmap_add(&p->names, (const uint8_t *)p->at, len, rule) < 0)
+            expr_fail(p->b, -ENOMEM, "no memory for a grammar");
     }
     p->at += len;
     return rule;
@@ -264,12 +264,12 @@ static bool part(struct parser *p, uint32_t *ret)
     else if (take(p, '('))
         *ret = group(p);
     else if (take(p, '.'))
-        *ret = expr_class(&p->b, &any, 1);
+        *ret = expr_class(p->b, &any, 1);
     else if (name_len(p) > 0)
-        *ret = expr_call(&p->b, name(p));
+        *ret = expr_call(p->b, name(p));
     else
         return false;
-    return !p->b.err;
+    return !p->b->err;
 }
 
 /* Stops behind the first digit that makes it too large; what follows is then an error of its own,
@@ -302,25 +302,25 @@ static uint32_t bounded(struct parser *p, uint32_t e)
         fail(p, "} is missing behind a number of repetitions");
     if (max < min)
         fail(p, "%u repetitions at least and %u at most", min, max);
-    return expr_repeat(&p->b, e, min, max);
+    return expr_repeat(p->b, e, min, max);
 }
 
 /* Signs behind a part, from the inside out: x{2}? is (x{2}) or nothing. What was skipped before no
  * sign is given back: it may be the end of the rule. */
 static uint32_t repeated(struct parser *p, uint32_t e)
 {
-    for (unsigned i = 0; !p->b.err; i++) {
+    for (unsigned i = 0; !p->b->err; i++) {
         const char *before = p->at;
 
         skip(p, p->parens > 0);
         if (i == REPEATS_MAX)
             fail(p, "too many signs of repetition");
         else if (take(p, '*'))
-            e = expr_repeat(&p->b, e, 0, EXPR_NO_MAX);
+            e = expr_repeat(p->b, e, 0, EXPR_NO_MAX);
         else if (take(p, '+'))
-            e = expr_repeat(&p->b, e, 1, EXPR_NO_MAX);
+            e = expr_repeat(p->b, e, 1, EXPR_NO_MAX);
         else if (take(p, '?'))
-            e = expr_maybe(&p->b, e);
+            e = expr_maybe(p->b, e);
         else if (take(p, '{'))
             e = bounded(p, e);
         else {
@@ -334,16 +334,16 @@ static uint32_t repeated(struct parser *p, uint32_t e)
 /* May be empty, and then stands for the empty text. */
 static uint32_t sequence(struct parser *p)
 {
-    size_t mark = expr_mark(&p->b);
+    size_t mark = expr_mark(p->b);
     uint32_t e;
 
     for (;;) {
         skip(p, p->parens > 0);
         if (!part(p, &e))
             break;
-        expr_put(&p->b, repeated(p, e));
+        expr_put(p->b, repeated(p, e));
     }
-    return expr_seq(&p->b, mark);
+    return expr_seq(p->b, mark);
 }
 
 /* Another alternative follows, perhaps on the next line. The text is left at a line's end
@@ -362,13 +362,13 @@ static bool goes_on(struct parser *p)
 
 static uint32_t alternatives(struct parser *p)
 {
-    size_t mark = expr_mark(&p->b);
+    size_t mark = expr_mark(p->b);
 
     do {
         skip(p, true); /* the first one may begin on the next line, too */
-        expr_put(&p->b, sequence(p));
-    } while (!p->b.err && goes_on(p));
-    return expr_any_of(&p->b, mark);
+        expr_put(p->b, sequence(p));
+    } while (!p->b->err && goes_on(p));
+    return expr_any_of(p->b, mark);
 }
 
 /* --- rules ------------------------------------------------------------------------------------ */
@@ -388,13 +388,13 @@ static void rule(struct parser *p)
         fail(p, "::= is missing behind a rule's name");
         return;
     }
-    if (!p->b.err && ((struct expr_rule *)p->b.rules.mem)[r].defined)
+    if (!p->b->err && ((struct expr_rule *)p->b->rules.mem)[r].defined)
         fail(p, "the rule is defined twice");
     p->at += 3;
     body = alternatives(p);
     if (p->at < p->end && *p->at != '\n')
         fail(p, "'%c' can't stand here", *p->at >= ' ' && *p->at < 127 ? *p->at : '?');
-    expr_define(&p->b, r, body);
+    expr_define(p->b, r, body);
     skip(p, true);
 }
 
@@ -403,29 +403,40 @@ static uint32_t root_of(struct parser *p)
     uint32_t root = strmap_find(&p->names, (const uint8_t *)"root", 4);
 
     if (root == STRMAP_NONE)
-        expr_fail(&p->b, -EINVAL, "the grammar has no rule named root, which is where it begins");
+        expr_fail(p->b, -EINVAL, "the grammar has no rule named root, which is where it begins");
     return root;
 }
 
 /* A name of more than EXPR_NAME_MAX characters is cut in sentences only; the map has all of it,
  * from the text that stays the caller's. */
+uint32_t gbnf_rules(struct expr_build *b, const char *text, size_t len)
+{
+    struct parser p = { .b = b, .text = text, .at = text, .end = text + len };
+    uint32_t root;
+
+    if (strmap_init(&p.names, EXPR_RULES_MAX) < 0)
+        expr_fail(b, -ENOMEM, "no memory for a grammar");
+    skip(&p, true);
+    while (!b->err && p.at < p.end)
+        rule(&p);
+    root = b->err ? 0 : root_of(&p);
+    strmap_fini(&p.names);
+    return root;
+}
+
 int gbnf_compile(const char *text, size_t len, struct grammar **ret, struct why *why)
 {
-    struct parser p = { .text = text, .at = text, .end = text + len };
+    struct expr_build b;
     uint32_t root;
 
     if (len > GRAMMAR_TEXT_MAX)
         return why_set(why, -E2BIG, "the grammar has %zu bytes; %u are allowed", len,
                        GRAMMAR_TEXT_MAX);
-    if (expr_init(&p.b, why) == 0 && strmap_init(&p.names, EXPR_RULES_MAX) < 0)
-        expr_fail(&p.b, -ENOMEM, "no memory for a grammar");
-    skip(&p, true);
-    while (!p.b.err && p.at < p.end)
-        rule(&p);
-    root = p.b.err ? 0 : root_of(&p);
-    if (!p.b.err)
-        (void)grammar_compile(&p.b, root, ret);
-    strmap_fini(&p.names);
-    expr_fini(&p.b);
-    return p.b.err;
+    if (expr_init(&b, why) == 0) {
+        root = gbnf_rules(&b, text, len);
+        if (!b.err)
+            (void)grammar_compile(&b, root, ret);
+    }
+    expr_fini(&b);
+    return b.err;
 }

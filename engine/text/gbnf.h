@@ -19,4 +19,7 @@
 
 int gbnf_compile(const char *text, size_t len, struct grammar **ret, struct why *why);
 
+/* As a part of a larger grammar: its rule `root`. Names in it are its own. Errors: b->err. */
+uint32_t gbnf_rules(struct expr_build *b, const char *text, size_t len);
+
 #endif

@@ -62,7 +62,7 @@ void schema_fail(struct schema *s, const struct schema_place *at, int err, const
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    expr_fail(&s->build, err, "%s: %s", schema_where(at, where), text);
+    expr_fail(&s->build, err, "%s%s: %s", s->of ? s->of : "", schema_where(at, where), text);
 }
 
 /* --- keywords --------------------------------------------------------------------------------- */
@@ -451,88 +451,103 @@ uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schem
 /* A double keeps its text in json-c, so as a `const` it would be written as it stands
  * (schema_literal), into answers that are to be JSON: what is none is refused before it is parsed.
  * The parser would cut a key at U+0000, and numbers of more than 64 bits. */
-static int check_text(const char *text, size_t len, struct why *why)
+static int check_text(const char *what, const char *text, size_t len, struct why *why)
 {
     struct json_checked c;
-    const char *wrong = json_check(text, len, 0, &c);
+    const char *wrong;
 
+    if (len > GRAMMAR_TEXT_MAX)
+        return why_set(why, -E2BIG, "%s has %zu bytes; %u are allowed", what, len,
+                       GRAMMAR_TEXT_MAX);
+    wrong = json_check(text, len, 0, &c);
     if (wrong)
-        return why_set(why, -EINVAL, "the schema is not JSON: byte %zu: %s", c.at, wrong);
+        return why_set(why, -EINVAL, "%s is not JSON: byte %zu: %s", what, c.at, wrong);
     if (c.digits > 18)
         return why_set(why, -ENOTSUP,
-                       "the schema has a number of more than 18 digits, which is not supported");
+                       "%s has a number of more than 18 digits, which is not supported", what);
     if (c.nul)
-        return why_set(why, -ENOTSUP, "the schema has a U+0000, which is not supported");
+        return why_set(why, -ENOTSUP, "%s has a U+0000, which is not supported", what);
     return 0;
 }
 
 /* json-c's `continue` means that it could go on, as a number could: the NUL is its end. */
-static struct json_object *parse(const char *text, size_t len, struct why *why, int *ret_err)
+int schema_parse(const char *what, const char *text, size_t len, int depth,
+                 struct json_object **ret, struct why *why)
 {
-    struct json_tokener *t = json_tokener_new_ex(SCHEMA_DEPTH_MAX);
-    struct json_object *x;
+    struct json_tokener *t;
     enum json_tokener_error e;
+    int r = check_text(what, text, len, why);
 
-    *ret_err = -ENOMEM;
-    if (!t) {
-        why_set(why, -ENOMEM, "no memory for a schema");
-        return NULL;
-    }
+    if (r < 0)
+        return r;
+    t = json_tokener_new_ex(depth);
+    if (!t)
+        return why_set(why, -ENOMEM, "no memory for a schema");
     json_tokener_set_flags(t, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-    x = json_tokener_parse_ex(t, text, (int)len);
+    *ret = json_tokener_parse_ex(t, text, (int)len);
     e = json_tokener_get_error(t);
     if (e == json_tokener_continue) { /* perhaps a number, which only the end ends */
-        x = json_tokener_parse_ex(t, "", 1);
+        *ret = json_tokener_parse_ex(t, "", 1);
         e = json_tokener_get_error(t);
     }
-    *ret_err = e == json_tokener_success ? 0 : -EINVAL;
     if (e != json_tokener_success)
-        why_set(why, -EINVAL, "the schema is not JSON: byte %zu: %s", json_tokener_get_parse_end(t),
-                e == json_tokener_continue ? "it ends too early" : json_tokener_error_desc(e));
+        r = why_set(why, -EINVAL, "%s is not JSON: byte %zu: %s", what,
+                    json_tokener_get_parse_end(t),
+                    e == json_tokener_continue ? "it ends too early" : json_tokener_error_desc(e));
     json_tokener_free(t);
-    return x;
+    return r;
 }
 
-static uint32_t root_of(struct schema *s)
+int schema_init(struct schema *s, struct why *why)
+{
+    *s = (struct schema){ .whole = NULL };
+    if (expr_init(&s->build, why) == 0)
+        jsontext_init(&s->json, &s->build);
+    return s->build.err;
+}
+
+uint32_t schema_root(struct schema *s, struct json_object *whole, const char *of)
 {
     const struct schema_place top = { NULL, NULL, 0, 0 };
+    char name[EXPR_NAME_MAX];
     uint32_t root, body;
 
-    jsontext_init(&s->json, &s->build);
-    root = expr_rule(&s->build, "the schema");
-    body = schema_expr(s, s->whole, &top);
+    s->whole = whole;
+    s->of = of;
+    (void)snprintf(name, sizeof(name), "%sthe schema", of ? of : "");
+    root = expr_rule(&s->build, name);
+    body = schema_expr(s, whole, &top);
     if (!s->build.err && body == EXPR_NEVER)
         schema_fail(s, &top, -EINVAL, "no value is valid");
     expr_define(&s->build, root, body);
     return root;
 }
 
-/* Joined values hold references to those of `whole`, so either may be let go first. */
+/* Joined values hold references to those of the schemas, so either may be let go first. */
+void schema_fini(struct schema *s)
+{
+    for (size_t i = 0; i < s->joined.n; i++)
+        json_object_put(((struct json_object **)s->joined.mem)[i]);
+    free(s->joined.mem);
+    free(s->refs.mem);
+    expr_fini(&s->build);
+}
+
 int schema_compile(const char *text, size_t len, struct grammar **ret, struct why *why)
 {
-    struct schema s = { .whole = NULL };
+    struct json_object *whole = NULL;
+    struct schema s;
     uint32_t root;
-    int e;
+    int e = schema_parse("the schema", text, len, SCHEMA_DEPTH_MAX, &whole, why);
 
-    if (len > GRAMMAR_TEXT_MAX)
-        return why_set(why, -E2BIG, "the schema has %zu bytes; %u are allowed", len,
-                       GRAMMAR_TEXT_MAX);
-    e = check_text(text, len, why);
     if (e < 0)
         return e;
-    s.whole = parse(text, len, why, &e);
-    if (e < 0)
-        return e;
-    if (expr_init(&s.build, why) == 0) {
-        root = root_of(&s);
+    if (schema_init(&s, why) == 0) {
+        root = schema_root(&s, whole, NULL);
         if (!s.build.err)
             (void)grammar_compile(&s.build, root, ret);
     }
-    for (size_t i = 0; i < s.joined.n; i++)
-        json_object_put(((struct json_object **)s.joined.mem)[i]);
-    free(s.joined.mem);
-    free(s.refs.mem);
-    json_object_put(s.whole);
-    expr_fini(&s.build);
+    schema_fini(&s);
+    json_object_put(whole);
     return s.build.err;
 }

@@ -3,6 +3,7 @@
  *     schema.c        a schema: its kinds of values, references
  *     schema_join.c   several schemas of one value: allOf, anyOf, oneOf
  *     schema_kind.c   strings, numbers, arrays, objects
+ *     callform.c      schemas as parts of a larger grammar
  *
  * Threads    none. Errors: kept in build.err (expr.h).
  */
@@ -38,7 +39,8 @@ struct schema {
     struct expr_build build;
     struct jsontext json;
     struct json_object *whole;
-    struct expr_array refs;   /* struct schema_ref */
+    const char *of;         /* what it is the schema of, as sentences begin; NULL: of the answer */
+    struct expr_array refs; /* struct schema_ref */
     struct expr_array joined; /* struct json_object *: ours */
     uint64_t work;            /* of joins: values compared, and names copied */
 };
@@ -56,6 +58,13 @@ enum schema_kind {
 #define SCHEMA_TYPES 7u
 
 /* schema.c */
+/* A text of at most GRAMMAR_TEXT_MAX bytes, which sentences call `what`. */
+int schema_parse(const char *what, const char *text, size_t len, int depth,
+                 struct json_object **ret, struct why *why);
+int schema_init(struct schema *s, struct why *why);
+void schema_fini(struct schema *s);
+/* The rule of a schema, which stays until s has gone; of: as above, and as long. */
+uint32_t schema_root(struct schema *s, struct json_object *whole, const char *of);
 extern const char *const schema_type_names[SCHEMA_TYPES]; /* of kind 1 << i */
 struct schema_place schema_at(const struct schema_place *up, const char *key, size_t index);
 /* "the schema's /properties/a", or "the schema". */
