@@ -72,6 +72,7 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
                                   .outputs = rep->u.welcome.outputs,
                                   .several = rep->u.welcome.several };
     c->deadlines = rep->u.welcome.deadlines;
+    c->calls = rep->u.welcome.calls;
     c->realms = rep->u.welcome.realms;
     c->keep_seconds = rep->u.welcome.keep_seconds;
     /* What a later daemon may have is nothing that this library's programs could read. */

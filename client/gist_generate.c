@@ -108,6 +108,12 @@ static int add_outputs(gist_session *s, const struct gist_sampling *p, struct gi
                               "gistd %s knows neither grammars nor log-probabilities: restart it "
                               "with a newer version",
                               s->conn->info.version);
+    if (p->grammar == GIST_CALLS && !s->conn->calls)
+        return gist_set_error(
+            s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
+            "gistd %s can't hold an answer to calls of tools or a format: restart "
+            "it with a newer version",
+            s->conn->info.version);
     r->msg.u.generate.grammar = (enum wire_grammar)p->grammar;
     r->bulk = (const uint8_t *)p->grammar_text;
     r->bulk_len = p->grammar_len;
@@ -128,7 +134,7 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
 
     if (err == 0 && (p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY | GIST_SET_LOGPROBS |
                                  GIST_SET_DRAFT) ||
-                     p.grammar > GIST_JSON_SCHEMA || (p.grammar_len > 0 && !p.grammar)))
+                     p.grammar > GIST_CALLS || (p.grammar_len > 0 && !p.grammar)))
         err = -EINVAL;
     if (err < 0)
         return gist_set_errno(s->conn, err);

@@ -144,7 +144,8 @@ struct gist_conn {
     uint8_t frame[CHAN_FRAME_MAX];
     struct gist_info info;
     enum gist_tools tools;
-    bool realms, deadlines;      /* the daemon knows them, besides what info says */
+    bool realms, deadlines,      /* the daemon knows them, besides what info says, */
+        calls;                   /* and GIST_CALLS */
     uint32_t keep_seconds;       /* and keeps sessions so long; 0: it does not */
     uint32_t deadline_ms;        /* of requests that are made now; 0: none */
     gist_loading_fn *on_loading; /* of a model that a request waits for; or NULL */

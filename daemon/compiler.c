@@ -1,6 +1,7 @@
 #include "daemon/compiler.h"
 
 #include "base/thread.h"
+#include "engine/text/callform.h"
 #include "engine/text/ending.h"
 #include "engine/text/gbnf.h"
 #include "engine/text/schema.h"
@@ -51,6 +52,21 @@ static struct compiler_job *take(struct compiler *c)
     return best;
 }
 
+static int compile_text(struct compiler_job *job)
+{
+    switch (job->kind) {
+    case WIRE_GRAMMAR_GBNF:
+        return gbnf_compile(job->text, job->len, &job->grammar, &job->why);
+    case WIRE_GRAMMAR_CALLS:
+        return callform_compile(job->text, job->len, &job->grammar, &job->why);
+    case WIRE_GRAMMAR_SCHEMA:
+        return schema_compile(job->text, job->len, &job->grammar, &job->why);
+    default:
+        return why_set(&job->why, -ENOTSUP, "grammars of kind %d are not known: gistd is too old",
+                       (int)job->kind);
+    }
+}
+
 /* Without the lock. The trie is made with the first job: who uses no grammars pays nothing for
  * it. */
 static int compile(struct compiler *c, struct compiler_job *job)
@@ -60,8 +76,7 @@ static int compile(struct compiler *c, struct compiler_job *job)
     if (!c->trie)
         e = trie_new(c->vocab, &c->trie);
     if (e == 0)
-        e = (job->kind == WIRE_GRAMMAR_GBNF ? gbnf_compile : schema_compile)(
-            job->text, job->len, &job->grammar, &job->why);
+        e = compile_text(job);
     if (e == 0)
         e = ending_measure(job->grammar, c->trie);
     if (e < 0) {

@@ -30,7 +30,7 @@ struct compiler_job {
     size_t len;
     bool done; /* under the lock */
 
-    /* What came of it: 0 and a grammar that was measured, or what gbnf_compile and schema_compile
+    /* What came of it: 0 and a grammar that was measured, or what gbnf_compile and the others
      * say. */
     int err;
     struct grammar *grammar;

@@ -27,7 +27,7 @@ static int hello_start(struct sched *s, struct request *r, const struct wire_req
     r->last.u.welcome.chat = b->chat != NULL;
     r->last.u.welcome.outputs = true;
     r->last.u.welcome.several = r->last.u.welcome.realms = true;
-    r->last.u.welcome.deadlines = true;
+    r->last.u.welcome.deadlines = r->last.u.welcome.calls = true;
     r->last.u.welcome.keep_seconds = s->config->detach_seconds;
     r->last.u.welcome.tools = b->chat ? chat_tools(b->chat) : 0;
     r->last.u.welcome.segment_default = s->config->segment;

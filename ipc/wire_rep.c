@@ -144,6 +144,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->tools = r->u.welcome.tools;
     m->deadlines = r->u.welcome.deadlines;
     m->keep_seconds = r->u.welcome.keep_seconds;
+    m->calls = r->u.welcome.calls;
 }
 
 /* Three numbers beside the sentence, so that a program need not read it. */
@@ -419,6 +420,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.tools = m->tools;
     r->u.welcome.deadlines = m->deadlines;
     r->u.welcome.keep_seconds = m->keep_seconds;
+    r->u.welcome.calls = m->calls;
     return wire_take_string(m->version, &r->u.welcome.version) &&
                    wire_take_string(m->model, &r->u.welcome.model) &&
                    wire_take_string(m->model_digest, &r->u.welcome.model_digest)

@@ -95,6 +95,7 @@ struct wire_rep {
             uint32_t tools;
             bool deadlines;
             uint32_t keep_seconds; /* 0: sessions are not kept */
+            bool calls;
         } welcome;
         struct {
             uint64_t session;

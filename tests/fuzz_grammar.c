@@ -2,7 +2,9 @@
  * the limits; of one that was compiled every mask is what trying each token gives, what a mask
  * allows can be pushed, and what it does not allow can't, or could not be ended in the tokens that
  * are left; and a text that can be ended in them is. The first byte of an input says which of the
- * two it is, the second one picks tokens and how many there are. Run by tests/run-fuzz. */
+ * three it is (calls are the third), the second one picks tokens and how many there are. Run by
+ * tests/run-fuzz. */
+#include "engine/text/callform.h"
 #include "engine/text/ending.h"
 #include "engine/text/gbnf.h"
 #include "engine/text/mask.h"
@@ -57,6 +59,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         "r6{\"prefixItems\":[{\"type\":\"number\",\"exclusiveMinimum\":0,\"maximum\":9},true],"
         "\"items\":false}",
         "r7{\"const\":\"a text alone\"}",
+        "t1{\"form\":\"tagged\",\"tools\":[{\"name\":\"f\",\"parameters\":{\"type\":\"object\","
+        "\"properties\":{\"x\":{\"type\":\"integer\"}}}},{\"name\":\"g\"}],\"schema\":{\"enum\":[1,"
+        "\"a\"]}}",
+        "t2{\"form\":\"bare\",\"one\":true,\"tools\":[{\"name\":\"f\"}],\"grammar\":\"root ::= "
+        "[a-z]+\"}",
     };
     const char *dir = fuzz_seeds_dir(*argc, *argv);
 
@@ -141,7 +148,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     text = malloc(len - 1); /* its very end: what reads further is found */
     assert(text);
     memcpy(text, data + 2, len - 2);
-    e = (data[0] & 1 ? gbnf_compile : schema_compile)(text, len - 2, &g, &why);
+    e = (data[0] & 1      ? gbnf_compile
+         : data[0] == 't' ? callform_compile
+                          : schema_compile)(text, len - 2, &g, &why);
     free(text);
     assert((e == 0) == (g != NULL) && (e == 0) == (why.text[0] == '\0'));
     if (g) {

@@ -3,6 +3,7 @@
  * ended in time; a limit that is too small for any, and is not refused; a schema that is passed
  * over, or refused without its place; a grammar that loses its middle on the way; log-probabilities
  * that are not the model's. On a model of random weights, which has no idea of any language. */
+#include "engine/text/callform.h"
 #include "engine/text/gbnf.h"
 #include "engine/text/match.h"
 #include "engine/text/schema.h"
@@ -179,6 +180,41 @@ static void test_schema(void **state)
     grammar_free(g);
 }
 
+/* By the limit it is known which it is: a call is longer than ten tokens, and the long text than
+ * 200.
+ */
+static void test_calls(void **state)
+{
+    static const char *const forms[] = {
+        "{\"form\":\"tagged\",\"tools\":[{\"name\":\"f\",\"parameters\":{\"type\":\"object\","
+        "\"properties\":"
+        "{\"x\":{\"enum\":[1,22]}},\"required\":[\"x\"]}}],\"schema\":{\"enum\":[7,\"a\"]}}",
+        "{\"form\":\"tagged\",\"one\":true,\"tools\":[{\"name\":\"f\",\"parameters\":{\"type\":"
+        "\"object\","
+        "\"properties\":{\"x\":{\"enum\":[1,22]}},\"required\":[\"x\"]}}],\"grammar\":\"root ::= "
+        "[a]{2000}"
+        "\"}",
+    };
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        struct gist_sampling p = by(GIST_CALLS, forms[seed % 2], seed);
+        struct why why = { "" };
+        struct grammar *g;
+        static struct match m[1];
+
+        p.max_tokens = seed % 2 ? 200 : 10;
+        say(&p, &a);
+        assert_int_equal(a.result.reason, GIST_END_OF_TEXT);
+        assert_true((strncmp(a.text, "<tool_call>\n", 12) == 0) == seed % 2);
+        assert_int_equal(callform_compile(p.grammar_text, p.grammar_len, &g, &why), 0);
+        match_start(m, g);
+        assert_int_equal(match_push(m, (uint8_t *)a.text, a.len), 0);
+        assert_true(m->ends);
+        grammar_free(g);
+    }
+}
+
 static void refused(const struct gist_sampling *p, enum gist_code code, const char *says)
 {
     memset(&a, 0, sizeof(a));
@@ -313,6 +349,9 @@ static void test_refused(void **state)
     refused(&p, GIST_E_UNSUPPORTED, "/properties/x/not: this keyword is not supported");
     p = by(GIST_JSON_SCHEMA, "{", 0);
     refused(&p, GIST_E_BAD_REQUEST, "not JSON");
+    p = by(GIST_CALLS,
+           "{\"form\":\"tagged\",\"tools\":[{\"name\":\"f\",\"parameters\":{\"not\":{}}}]}", 0);
+    refused(&p, GIST_E_UNSUPPORTED, "the tool f: the schema's /not: this keyword is not supported");
     p = by(GIST_GBNF, "root ::= \"a\"", 0);
     p.ignore_eog = 1;
     refused(&p, GIST_E_BAD_REQUEST, "ignore_eog can't be used");
@@ -462,6 +501,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_gbnf, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_end_of_text, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_schema, open_session, close_session),
+        cmocka_unit_test_setup_teardown(test_calls, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_cut, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_whole_in_time, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_whole_in_budget, open_session, close_session),

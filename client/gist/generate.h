@@ -11,9 +11,21 @@
  * cut (any reason but GIST_END_OF_TEXT): by a stop string, or a full pool. */
 enum gist_grammar {
     GIST_ANY_TEXT,
-    GIST_GBNF,       /* a grammar in llama.cpp's notation; answers are texts of its rule `root` */
-    GIST_JSON_SCHEMA /* a JSON Schema; answers are JSON texts that satisfy it. What of it can't be
-                      * enforced is refused (GIST_E_UNSUPPORTED), and the place named */
+    GIST_GBNF,        /* a grammar in llama.cpp's notation; answers are texts of its rule `root` */
+    GIST_JSON_SCHEMA, /* a JSON Schema; answers are JSON texts that satisfy it. What of it can't be
+                       * enforced is refused (GIST_E_UNSUPPORTED), and the place named */
+    /* Calls of tools, as the model's template writes them (gist_tools), or an answer in a format.
+     * The text is an object of JSON:
+     *
+     *     "form"     "tagged" or "bare"
+     *     "tools"    [{"name": "f", "parameters": SCHEMA}, ...]; what the arguments satisfy, or
+     *                without "parameters" any object
+     *     "one"      true: one call at most
+     *     "schema"   a JSON Schema of answers that are no calls; or
+     *     "grammar"  GBNF of them; without both the answer is calls
+     *
+     * A format whose texts may begin as calls do is refused, since nobody could tell them apart. */
+    GIST_CALLS
 };
 
 /* Natural logarithms of the probability that the model gave a token, before penalties, temperature
