@@ -27,10 +27,12 @@ struct ask_prompt {
     bool chat;
 };
 
-/* A tool that may be called; parameters: the schema of its arguments, or NULL. */
+/* A tool that may be called; parameters: the schema of its arguments, or NULL. strict: they satisfy
+ * it also where no call is asked for, if the answer is held to anything. */
 struct ask_tool {
     const char *name;
     const struct json_object *parameters;
+    bool strict;
 };
 
 struct ask {
@@ -55,6 +57,8 @@ struct ask {
     size_t n_tools;
     bool must_call;              /* one of them, */
     const struct ask_tool *only; /* and if not NULL, this one */
+    bool held;                   /* calls, or an answer in the format or the grammar of sampling */
+    bool one_call;               /* at most; of an answer that is held */
     struct gist_sampling sampling;
     const char *stops[ASK_STOPS_MAX];
     bool ends_call; /* the last of them is not the client's but the end of a call (tools_one) */

@@ -285,6 +285,51 @@ static bool step_start(struct calls *c)
     return whole >= 0;
 }
 
+/* Whether bytes begin with the text: 1, 0, or -1: that is not known yet. */
+static int begins_with(const char *b, size_t len, const char *text)
+{
+    size_t n = strlen(text);
+
+    if (memcmp(b, text, len < n ? len : n) != 0)
+        return 0;
+    return len >= n ? 1 : -1;
+}
+
+/* With how a call of this tool begins, to the byte: the grammar has no other spelling. */
+static int begins_call(struct calls *c, const struct ask_tool *tool)
+{
+    struct text head = { 0 };
+    int r;
+
+    text_print(&head, "{\"name\": ");
+    json_write_text(&head, tool->name);
+    text_print(&head, ", \"%s\": ", tools_arguments(c->form));
+    c->held.lost |= head.lost;
+    r = head.lost ? -1 : begins_with(c->held.bytes, c->held.len, head.bytes);
+    text_fini(&head);
+    return r;
+}
+
+static bool step_held(struct calls *c)
+{
+    int r = c->form == GIST_TOOLS_BARE ? 0 : begins_with(c->held.bytes, c->held.len, TOOLS_OPEN);
+
+    for (size_t i = 0; c->form == GIST_TOOLS_BARE && i < c->n_tools && r <= 0; i++) {
+        int one = begins_call(c, &c->tools[i]);
+
+        r = one ? one : r;
+    }
+    if (r >= 0)
+        c->state = !r ? CALLS_PLAIN : c->form == GIST_TOOLS_BARE ? CALLS_WHOLE : CALLS_TAG;
+    return r >= 0;
+}
+
+static bool step_plain(struct calls *c)
+{
+    tell(c, c->held.len);
+    return false;
+}
+
 /* True: something has changed, and another step may be due. WHOLE waits for the end. */
 static bool step(struct calls *c)
 {
@@ -295,6 +340,10 @@ static bool step(struct calls *c)
         return c->held.len > 0 && step_text(c);
     case CALLS_TAG:
         return step_tag(c);
+    case CALLS_HELD:
+        return c->held.len > 0 && step_held(c);
+    case CALLS_PLAIN:
+        return step_plain(c);
     default:
         return false;
     }
@@ -305,6 +354,13 @@ void calls_begin(struct calls *c, bool whole)
     c->state = whole ? CALLS_WHOLE : CALLS_START;
     c->held.len = 0;
     c->at = c->n = 0;
+}
+
+void calls_begin_held(struct calls *c, enum gist_tools form)
+{
+    calls_begin(c, false);
+    c->state = CALLS_HELD;
+    c->form = form;
 }
 
 void calls_add(struct calls *c, const char *text, size_t len)
@@ -335,6 +391,8 @@ void calls_end(struct calls *c)
     /* Nothing comes that it could still begin. */
     if (c->state == CALLS_WHOLE || c->state == CALLS_START)
         c->state = CALLS_TEXT;
+    if (c->state == CALLS_HELD)
+        c->state = CALLS_PLAIN;
     while (c->held.len > 0 && !c->held.lost) {
         while (step(c))
             ;

@@ -14,6 +14,12 @@
  *     ^                                                             |
  *     +-------------------------------------------------------------+
  *
+ * An answer that is held to calls or a format (gist.h, GIST_CALLS) is told apart by how it begins:
+ *
+ *   HELD -- {"name": "f", "parameters": --> WHOLE
+ *     |---- <tool_call> --> TAG
+ *     +---- anything else --> PLAIN, where nothing is a call
+ *
  * Threads    one at a time.
  * Ownership  borrows the tools; on_call takes arguments over. calls_fini frees the rest; zeros are
  * a new object.
@@ -24,7 +30,7 @@
 
 #include "http/ask.h"
 
-enum calls_state { CALLS_START, CALLS_TEXT, CALLS_TAG, CALLS_WHOLE };
+enum calls_state { CALLS_START, CALLS_TEXT, CALLS_TAG, CALLS_WHOLE, CALLS_HELD, CALLS_PLAIN };
 
 struct calls {
     const struct ask_tool *tools;
@@ -34,6 +40,7 @@ struct calls {
     void *arg;
 
     enum calls_state state;
+    enum gist_tools form; /* of calls, in HELD */
     size_t at; /* of the answer's bytes: the first that is held, or told by on_text just now */
     struct text held;
     size_t n; /* calls so far */
@@ -41,6 +48,8 @@ struct calls {
 
 /* A new answer. whole: it is a call, and nothing else is to come. */
 void calls_begin(struct calls *c, bool whole);
+/* It is calls in this form, or has a format. */
+void calls_begin_held(struct calls *c, enum gist_tools form);
 void calls_add(struct calls *c, const char *text, size_t len);
 void calls_end(struct calls *c);
 void calls_fini(struct calls *c);

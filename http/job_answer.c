@@ -258,6 +258,7 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
 static void begin_calls(struct job *j, struct gist_sampling *s)
 {
     const struct ask *a = j->ask;
+    enum gist_tools form = gist_tools(j->conn);
 
     for (size_t i = 0; i < a->n; i++) {
         struct calls *c = &j->choices[choice_of(j, i)].parser;
@@ -267,12 +268,15 @@ static void begin_calls(struct job *j, struct gist_sampling *s)
         c->on_text = on_said;
         c->on_call = on_call;
         c->arg = j;
-        calls_begin(c, a->must_call);
+        if (a->held)
+            calls_begin_held(c, form);
+        else
+            calls_begin(c, a->must_call);
     }
-    if (!a->must_call)
+    if (!a->must_call && !a->held)
         return;
-    s->grammar = GIST_JSON_SCHEMA;
-    s->grammar_text = tools_schema(&j->mem, a, gist_tools(j->conn));
+    s->grammar = a->held ? GIST_CALLS : GIST_JSON_SCHEMA;
+    s->grammar_text = (a->held ? tools_or_format : tools_schema)(&j->mem, a, form);
     s->grammar_len = s->grammar_text ? strlen(s->grammar_text) : 0;
     j->out.lost |= !s->grammar_text;
 }

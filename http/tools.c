@@ -68,6 +68,7 @@ static int read_tool(struct ask *a, const struct json_object *tool, const char *
     const char *description = NULL;
 
     if (find_function(tool, &f, p) < 0 || field_text(f, "name", &to->name, p) < 0 ||
+        field_bool(f, "strict", &to->strict, p) < 0 ||
         field_text(f, "description", &description, p) < 0 ||
         field_object(f, parameters, &to->parameters, p) < 0)
         return -1;
@@ -125,12 +126,16 @@ int tools_must(struct ask *a, const char *name, struct problem *p)
     return 0;
 }
 
-/* The text of a call ends there, and so does the answer; a call without its end is one all the
- * same (calls.h). */
+/* A format or a grammar is made so. Else the text of a call ends there, and so does the answer; a
+ * call without its end is one all the same (calls.h). */
 int tools_one(struct ask *a, struct problem *p)
 {
     if (a->n_tools == 0 || a->must_call)
         return 0;
+    if (a->sampling.grammar != GIST_ANY_TEXT) {
+        a->one_call = true;
+        return 0;
+    }
     if (a->sampling.n_stop == ASK_STOPS_MAX)
         return problem_set(p, PROBLEM_INVALID, NULL,
                            "%u texts that end the answer and one call at most: leave one text out",
@@ -204,18 +209,20 @@ int tools_read_calls(struct ask *a, const struct json_object *m, struct problem 
 
 /* --- the answer ------------------------------------------------------------------------------- */
 
-int tools_check(const struct ask *a, struct problem *p)
+/* Where a call is made the format has no text to be about. */
+int tools_check(struct ask *a, struct problem *p)
 {
     if (a->n_tools == 0)
         return 0;
-    if (a->sampling.grammar != GIST_ANY_TEXT)
-        return problem_set(p, PROBLEM_UNSUPPORTED, "tools",
-                           "`tools` and a format or a grammar of the answer exclude each other: "
-                           "leave one out, or let no tool be called by `tool_choice`");
-    if (a->must_call && a->prompts && a->prompts->len > 0)
+    a->held = !a->must_call && a->sampling.grammar != GIST_ANY_TEXT;
+    if (a->must_call)
+        a->sampling.grammar = GIST_ANY_TEXT;
+    if (a->prompts && a->prompts->len > 0 && (a->must_call || a->held))
         return problem_set(p, PROBLEM_UNSUPPORTED, "messages",
-                           "an answer that must call a tool cannot go on with the assistant's "
-                           "last message: leave that out");
+                           "an answer that %s cannot go on with the assistant's last message: "
+                           "leave that out",
+                           a->must_call ? "must call a tool"
+                                        : "may call a tool, or else has a format,");
     return 0;
 }
 
@@ -242,7 +249,7 @@ static void put_schema(struct text *t, const struct ask_tool *tool, const char *
 /* An alternative for each tool; with one that was named, that alone, and no choice around it. */
 char *tools_schema(struct mem *m, const struct ask *a, enum gist_tools form)
 {
-    const char *arguments = form == GIST_TOOLS_BARE ? "parameters" : "arguments";
+    const char *arguments = tools_arguments(form);
     struct text t = { 0 };
     char place[32], *ret;
 
@@ -258,6 +265,52 @@ char *tools_schema(struct mem *m, const struct ask *a, enum gist_tools form)
         }
         text_print(&t, "]}");
     }
+    ret = t.lost ? NULL : mem_copy(m, t.bytes, t.len);
+    text_fini(&t);
+    return ret;
+}
+
+const char *tools_arguments(enum gist_tools form)
+{
+    return form == GIST_TOOLS_BARE ? "parameters" : "arguments";
+}
+
+/* What there is no schema for may be any object; a strict tool without one has no arguments. */
+static void put_tool(struct text *t, const struct ask_tool *tool)
+{
+    text_print(t, "{\"name\": ");
+    json_write_text(t, tool->name);
+    if (tool->strict) {
+        text_print(t, ", \"parameters\": ");
+        if (tool->parameters)
+            json_write(t, tool->parameters);
+        else
+            text_print(t, "{\"type\": \"object\", \"additionalProperties\": false}");
+    }
+    text_print(t, "}");
+}
+
+char *tools_or_format(struct mem *m, const struct ask *a, enum gist_tools form)
+{
+    struct text t = { 0 };
+    char *ret;
+
+    text_print(&t, "{\"form\": \"%s\", \"one\": %s, \"tools\": [",
+               form == GIST_TOOLS_BARE ? "bare" : "tagged", a->one_call ? "true" : "false");
+    for (size_t i = 0; i < a->n_tools; i++) {
+        if (i > 0)
+            text_print(&t, ", ");
+        put_tool(&t, &a->tools[i]);
+    }
+    text_print(&t, "], ");
+    if (a->sampling.grammar == GIST_GBNF) {
+        text_print(&t, "\"grammar\": ");
+        json_write_text(&t, a->sampling.grammar_text);
+    } else {
+        text_print(&t, "\"schema\": ");
+        text_add(&t, a->sampling.grammar_text, a->sampling.grammar_len);
+    }
+    text_print(&t, "}");
     ret = t.lost ? NULL : mem_copy(m, t.bytes, t.len);
     text_fini(&t);
     return ret;

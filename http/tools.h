@@ -38,11 +38,14 @@ int tools_calls(struct ask *a, struct text *t, struct problem *p);
 /* The same of a message's field `tool_calls`, as OpenAI's chat and Ollama have it. */
 int tools_read_calls(struct ask *a, const struct json_object *m, struct problem *p);
 
-/* What asks too much together with tools. At the end of a request's reading. */
-int tools_check(const struct ask *a, struct problem *p);
+/* What tools and the rest make of each other, or can't. At the end of a request's reading. */
+int tools_check(struct ask *a, struct problem *p);
 
-/* The schema of a call, where one must be made; what arguments are called depends on the model.
- * NULL: no memory. */
+/* What a call calls its arguments, by a template of this form. */
+const char *tools_arguments(enum gist_tools form);
+/* The schema of a call, where one must be made. NULL: no memory. */
 char *tools_schema(struct mem *m, const struct ask *a, enum gist_tools form);
+/* The text of a GIST_CALLS, for an answer that is held. NULL: no memory. */
+char *tools_or_format(struct mem *m, const struct ask *a, enum gist_tools form);
 
 #endif

@@ -17,7 +17,7 @@
 
 /* --- calls ------------------------------------------------------------------------------------ */
 
-static const struct ask_tool offered[] = { { "f", NULL }, { "weather", NULL } };
+static const struct ask_tool offered[] = { { "f", NULL, false }, { "weather", NULL, false } };
 
 struct told {
     char text[1024]; /* calls stand in it as [name {..}] */
@@ -106,31 +106,71 @@ static const struct {
     { "{\"name\": \"f\", \"argu", "{\"name\": \"f\", \"argu", true },
 };
 
+/* Calls, or an answer in a format, in which nothing is a call. */
+static const struct {
+    enum gist_tools form;
+    const char *answer, *told;
+} held[] = {
+    { GIST_TOOLS_TAGGED, "", "" },
+    { GIST_TOOLS_TAGGED, "{\"name\": \"f\", \"arguments\": {}}",
+      "{\"name\": \"f\", \"arguments\": {}}" },
+    { GIST_TOOLS_TAGGED, "\"<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+      "\"<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>" },
+    { GIST_TOOLS_TAGGED, "<tool", "<tool" },
+    { GIST_TOOLS_TAGGED, "<tools> ", "<tools> " },
+    { GIST_TOOLS_TAGGED,
+      "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>\"}}\n</tool_call>\n"
+      "<tool_call>\n{\"name\": \"weather\", \"arguments\": {}}\n</tool_call>",
+      "[f{\"a\":\"</tool_call>\"}][weather{}]" },
+    /* Cut. */
+    { GIST_TOOLS_TAGGED, "<tool_call>\n{\"name\": \"f\", \"argu",
+      "<tool_call>\n{\"name\": \"f\", \"argu" },
+    { GIST_TOOLS_BARE, "{\"name\": \"weather\", \"parameters\": {\"x\": [1]}}",
+      "[weather{\"x\":[1]}]" },
+    { GIST_TOOLS_BARE, "{\"name\": \"weather\", \"parameters\": {\"x\"",
+      "{\"name\": \"weather\", \"parameters\": {\"x\"" },
+    { GIST_TOOLS_BARE, "{\"name\": \"weather\", \"age\": 1}",
+      "{\"name\": \"weather\", \"age\": 1}" },
+    { GIST_TOOLS_BARE, "{\"name\":\"f\",\"parameters\":{}}", "{\"name\":\"f\",\"parameters\":{}}" },
+    { GIST_TOOLS_BARE, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+      "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>" },
+    { GIST_TOOLS_BARE, "{\"na", "{\"na" },
+};
+
+#define N_ANSWERS (sizeof(answers) / sizeof(*answers))
+#define N_HELD    (sizeof(held) / sizeof(*held))
+
 static void cut(size_t i, size_t at, size_t step)
 {
     struct told t = { "" };
     struct calls c = {
         .tools = offered, .n_tools = 2, .on_text = on_text, .on_call = on_call, .arg = &t
     };
-    const char *answer = answers[i].answer;
+    bool is_held = i >= N_ANSWERS;
+    const char *answer = is_held ? held[i - N_ANSWERS].answer : answers[i].answer,
+               *told = is_held ? held[i - N_ANSWERS].told : answers[i].told;
     size_t len = strlen(answer);
 
-    calls_begin(&c, answers[i].whole);
+    if (is_held)
+        calls_begin_held(&c, held[i - N_ANSWERS].form);
+    else
+        calls_begin(&c, answers[i].whole);
     calls_add(&c, answer, at);
     for (size_t from = at; from < len; from += step)
         calls_add(&c, answer + from, step < len - from ? step : len - from);
     calls_end(&c);
     calls_fini(&c);
-    if (strcmp(t.text, answers[i].told) != 0)
+    if (strcmp(t.text, told) != 0)
         fail_msg("answer %zu, cut at %zu and then every %zu\nexpected %s\nfound    %s", i, at, step,
-                 answers[i].told, t.text);
+                 told, t.text);
 }
 
 static void wherever_they_are_cut(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++)
-        for (size_t at = 0; at <= strlen(answers[i].answer); at++) {
+    for (size_t i = 0; i < N_ANSWERS + N_HELD; i++)
+        for (size_t at = 0;
+             at <= strlen(i < N_ANSWERS ? answers[i].answer : held[i - N_ANSWERS].answer); at++) {
             cut(i, at, 1);
             cut(i, at, 1000);
         }
@@ -154,6 +194,32 @@ static void text_is_told_at_once(void **state)
     assert_string_equal(t.text, "One two <tools>");
     calls_add(&c, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>", 51);
     assert_string_equal(t.text, "One two <tools>[f{}]");
+    calls_end(&c);
+    calls_fini(&c);
+}
+
+/* An answer in a format is told as it comes, from where it can't be a call. */
+static void a_format_is_told_at_once(void **state)
+{
+    static const char call[] = "{\"name\": \"f\", \"";
+    struct told t = { "" };
+    struct calls c = {
+        .tools = offered, .n_tools = 2, .on_text = on_text, .on_call = on_call, .arg = &t
+    };
+
+    (void)state;
+    calls_begin_held(&c, GIST_TOOLS_TAGGED);
+    calls_add(&c, "{", 1);
+    assert_string_equal(t.text, "{");
+    calls_end(&c);
+    t.text[0] = '\0';
+    calls_begin_held(&c, GIST_TOOLS_BARE);
+    calls_add(&c, call, strlen(call));
+    assert_string_equal(t.text, "");
+    calls_add(&c, "a", 1);
+    assert_string_equal(t.text, "{\"name\": \"f\", \"a");
+    calls_add(&c, "ge", 2);
+    assert_string_equal(t.text, "{\"name\": \"f\", \"age");
     calls_end(&c);
     calls_fini(&c);
 }
@@ -247,49 +313,58 @@ static void every_api(void **state)
     ask_fini(&a);
 }
 
+static const struct {
+    const char *more;
+    bool must, one, held;
+    const char *only, *wrong;
+} chosen[] = {
+    { "", false, false, false, NULL, NULL },
+    { ",\"tool_choice\":\"auto\"", false, false, false, NULL, NULL },
+    { ",\"tool_choice\":\"required\"", true, false, false, NULL, NULL },
+    { ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}", true, false, false,
+      "g", NULL },
+    { ",\"parallel_tool_calls\":false", false, true, false, NULL, NULL },
+    { ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"h\"}}", false, false, false,
+      NULL, "not one of `tools`" },
+    { ",\"tool_choice\":\"maybe\"", false, false, false, NULL, "not understood" },
+    { ",\"response_format\":{\"type\":\"json_object\"}", false, false, true, NULL, NULL },
+    { ",\"response_format\":{\"type\":\"json_object\"},\"parallel_tool_calls\":false", false, false,
+      true, NULL, NULL },
+    { ",\"grammar\":\"root ::= [a]\"", false, false, true, NULL, NULL },
+    { ",\"response_format\":{\"type\":\"json_object\"},\"tool_choice\":\"required\"", true, false,
+      false, NULL, NULL },
+    { ",\"logprobs\":true", false, false, false, NULL, NULL },
+};
+
 static void choices(void **state)
 {
-    static const struct {
-        const char *more;
-        bool must, one;
-        const char *only, *wrong;
-    } all[] = {
-        { "", false, false, NULL, NULL },
-        { ",\"tool_choice\":\"auto\"", false, false, NULL, NULL },
-        { ",\"tool_choice\":\"required\"", true, false, NULL, NULL },
-        { ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}", true, false,
-          "g", NULL },
-        { ",\"parallel_tool_calls\":false", false, true, NULL, NULL },
-        { ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"h\"}}", false, false,
-          NULL, "not one of `tools`" },
-        { ",\"tool_choice\":\"maybe\"", false, false, NULL, "not understood" },
-        { ",\"response_format\":{\"type\":\"json_object\"}", false, false, NULL, "exclude" },
-        { ",\"logprobs\":true", false, false, NULL, NULL },
-    };
     char body[1024];
     struct problem p;
     struct ask a;
 
     (void)state;
-    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+    for (size_t i = 0; i < sizeof(chosen) / sizeof(*chosen); i++) {
         int r;
 
         (void)snprintf(body, sizeof(body),
                        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{\"type\":"
                        "\"function\",\"function\":{\"name\":\"f\"}},{\"type\":\"function\","
                        "\"function\":{\"name\":\"g\"}}]%s}",
-                       all[i].more);
+                       chosen[i].more);
         r = ask(&a, read_chat_completions, body, &p);
-        if (all[i].wrong) {
+        if (chosen[i].wrong) {
             assert_int_equal(r, -1);
-            assert_non_null(strstr(p.text, all[i].wrong));
+            assert_non_null(strstr(p.text, chosen[i].wrong));
         } else {
             assert_int_equal(r, 0);
-            assert_int_equal(a.must_call, all[i].must);
-            assert_int_equal(a.sampling.n_stop, all[i].one);
-            assert_true((a.only != NULL) == (all[i].only != NULL));
+            assert_int_equal(a.must_call, chosen[i].must);
+            assert_int_equal(a.held, chosen[i].held);
+            assert_int_equal(a.one_call, chosen[i].held && strstr(chosen[i].more, "parallel"));
+            assert_true(a.held == (a.sampling.grammar != GIST_ANY_TEXT));
+            assert_int_equal(a.sampling.n_stop, chosen[i].one);
+            assert_true((a.only != NULL) == (chosen[i].only != NULL));
             if (a.only)
-                assert_string_equal(a.only->name, all[i].only);
+                assert_string_equal(a.only->name, chosen[i].only);
         }
         ask_fini(&a);
     }
@@ -368,16 +443,71 @@ static void the_schema_of_a_call(void **state)
     ask_fini(&a);
 }
 
+/* What is strict is held to its schema; the rest to be an object. */
+static void the_form_of_an_answer(void **state)
+{
+    static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],%s,\"tools\":"
+                               "[{\"type\":\"function\","
+                               "\"function\":{\"name\":\"f\",\"strict\":true}},{\"type\":"
+                               "\"function\",\"function\":{\"name\":"
+                               "\"g\",\"strict\":null,\"parameters\":" CITY
+                               "}},{\"type\":\"function\",\"function\":{\"name\":"
+                               "\"h\",\"strict\":true,\"parameters\":" CITY "}}]}";
+    char text[1024];
+    struct problem p;
+    struct ask a;
+
+    (void)state;
+    (void)snprintf(text, sizeof(text), body, "\"response_format\":{\"type\":\"json_object\"}");
+    assert_int_equal(ask(&a, read_chat_completions, text, &p), 0);
+    assert_string_equal(
+        tools_or_format(&a.mem, &a, GIST_TOOLS_TAGGED),
+        "{\"form\": \"tagged\", \"one\": false, \"tools\": [{\"name\": \"f\", \"parameters\": "
+        "{\"type\": \"object\", \"additionalProperties\": false}}, {\"name\": \"g\"}, {\"name\": "
+        "\"h\", \"parameters\": " CITY "}], \"schema\": {\"type\": \"object\"}}");
+    ask_fini(&a);
+    (void)snprintf(text, sizeof(text), body,
+                   "\"parallel_tool_calls\":false,\"grammar\":\"root ::= \\\"a\\\"\"");
+    assert_int_equal(ask(&a, read_chat_completions, text, &p), 0);
+    assert_non_null(strstr(tools_or_format(&a.mem, &a, GIST_TOOLS_BARE),
+                           "{\"form\": \"bare\", \"one\": true, "));
+    assert_non_null(strstr(tools_or_format(&a.mem, &a, GIST_TOOLS_BARE),
+                           "], \"grammar\": \"root ::= \\\"a\\\"\"}"));
+    ask_fini(&a);
+}
+
+/* What the assistant has begun to say is no beginning of a call or a format. */
+static void no_beginning(void **state)
+{
+    struct problem p;
+    struct ask a;
+
+    (void)state;
+    assert_int_equal(
+        ask(&a, read_messages,
+            "{\"max_tokens\":9,\"output_format\":{\"type\":\"json_schema\",\"schema\":{\"type\":"
+            "\"object\"}},\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],"
+            "\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\","
+            "\"content\":\"It\"}]}",
+            &p),
+        -1);
+    assert_non_null(strstr(p.text, "cannot go on with the assistant's last message"));
+    ask_fini(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wherever_they_are_cut),
         cmocka_unit_test(text_is_told_at_once),
+        cmocka_unit_test(a_format_is_told_at_once),
         cmocka_unit_test(every_api),
         cmocka_unit_test(choices),
         cmocka_unit_test(no_tool),
         cmocka_unit_test(bad_tools),
         cmocka_unit_test(the_schema_of_a_call),
+        cmocka_unit_test(the_form_of_an_answer),
+        cmocka_unit_test(no_beginning),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -290,33 +290,43 @@ static void on_call(void *arg, const char *name, struct json_object *arguments)
     json_free(arguments);
 }
 
-/* A call that can't be read is not told as text. */
-static void test_calls(void **state)
+static void call(bool held, const char *said, const char *told)
 {
-    static const char said[] =
-        "Well.\n<tool_call>\n{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}\n</tool_call>";
     static const struct ask_tool tool = { .name = "f" };
     bool failed = true;
     struct fault f;
 
-    (void)state;
     for (uint64_t n = 1; failed; n++) {
         struct text t = { 0 };
         struct calls c = { .tools = &tool, .n_tools = 1, .on_text = on_text, .on_call = on_call };
 
         c.arg = &t;
-        calls_begin(&c, false);
+        if (held)
+            calls_begin_held(&c, GIST_TOOLS_BARE);
+        else
+            calls_begin(&c, false);
         fault_arm(n);
-        calls_add(&c, said, sizeof(said) - 1);
+        calls_add(&c, said, strlen(said));
         calls_end(&c);
         failed = fault_disarm(&f);
         t.lost |= c.held.lost;
         assert_true(failed || !t.lost);
         if (!t.lost)
-            assert_string_equal(t.bytes, "Well.<f>{\"a\":1}");
+            assert_string_equal(t.bytes, told);
         calls_fini(&c);
         text_fini(&t);
     }
+}
+
+/* A call that can't be read is not told as text. */
+static void test_calls(void **state)
+{
+    (void)state;
+    call(false,
+         "Well.\n<tool_call>\n{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}\n</tool_call>",
+         "Well.<f>{\"a\":1}");
+    call(true, "{\"name\": \"f\", \"parameters\": {\"a\": 1}}", "<f>{\"a\":1}");
+    call(true, "{\"name\": \"f\", \"age\": 1}", "{\"name\": \"f\", \"age\": 1}");
 }
 
 /* --- what a client is told -------------------------------------------------------------------- */
