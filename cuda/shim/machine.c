@@ -23,7 +23,7 @@
 #define STACK ((64u << 10) + 832)
 #endif
 /* At a stack's lowest address, as long as it was not too small. A stack grows down: whoever needs
- * more writes over it. It is looked at when a block is over. */
+ * more writes over it. It is looked at when a launch is over: a page more for each thread. */
 #define STACK_END   0x5bad5bad5bad5badull
 #define STATICS_MAX 16u
 #define STATICS_LEN (64u << 10)
@@ -35,11 +35,14 @@ void __sanitizer_start_switch_fiber(void **fake, const void *stack, size_t len);
 void __sanitizer_finish_switch_fiber(void *fake, const void **ret_stack, size_t *ret_len);
 #endif
 
-/* sp: where it goes on. fake, tsan: what sanitizers know it by. */
+/* sp: where it goes on. fake, tsan: what sanitizers know it by. warp, mates: its own, and the lanes
+ * of that, found at each switch. */
 struct fibre {
     struct shim_thread self; /* first: shim_self points to it */
     void *sp, *fake, *tsan;
     uint8_t *stack;
+    struct warp *warp;
+    struct fibre *mates;
 };
 
 /* A lane is in one of ready, arrived, waiting, or has ended. */
@@ -156,13 +159,9 @@ static unsigned first_of(uint32_t lanes)
                                 : (unsigned)__builtin_ctz(lanes);
 }
 
-/* The own warp first: its lanes are about to meet. */
-static struct fibre *next_after(const struct fibre *f)
+/* Of whatever warp, or the host when all threads have ended. */
+static __attribute__((noinline)) struct fibre *next_elsewhere(void)
 {
-    const struct warp *w = &m->warps[f->self.warp];
-
-    if (w->ready)
-        return &m->fibres[f->self.warp * 32 + first_of(w->ready)];
     for (unsigned i = 0; i < m->n_warps; i++) {
         unsigned at = m->launch->backwards ? m->n_warps - 1 - i : i;
 
@@ -172,6 +171,14 @@ static struct fibre *next_after(const struct fibre *f)
     if (m->n_live > 0)
         shim_fail("all threads wait, for a barrier or a shuffle that not all of them reach");
     return &m->host;
+}
+
+/* The own warp first: its lanes are about to meet. */
+static inline struct fibre *next_after(const struct fibre *f)
+{
+    uint32_t ready = f->warp->ready;
+
+    return ready ? f->mates + first_of(ready) : next_elsewhere();
 }
 
 /* --- barriers and collectives ----------------------------------------------------------------- */
@@ -192,7 +199,7 @@ static void open_barrier(void)
 void shim_barrier(void)
 {
     struct fibre *f = (struct fibre *)shim_self;
-    struct warp *w = &m->warps[f->self.warp];
+    struct warp *w = f->warp;
     char *sync = &m->barrier[m->phase];
 
     SYNC_RELEASE(sync);
@@ -245,7 +252,7 @@ void shim_together(unsigned mask, enum shim_op op, unsigned arg, const uint32_t 
                    uint32_t *ret, unsigned n_ret)
 {
     struct fibre *f = (struct fibre *)shim_self;
-    struct warp *w = &m->warps[f->self.warp];
+    struct warp *w = f->warp;
     unsigned lane = f->self.lane;
     char *sync = &w->sync[w->turn];
 
@@ -350,7 +357,7 @@ static void statics_clear(void)
 
 static void end_of(struct fibre *f)
 {
-    struct warp *w = &m->warps[f->self.warp];
+    struct warp *w = f->warp;
     uint32_t bit = 1u << f->self.lane;
 
     if (!f->self.waited)
@@ -410,14 +417,12 @@ static void *tsan_new(void)
 }
 #endif
 
-static void set_fibre(struct fibre *f, unsigned i, const struct shim_dim *dim)
+static void set_fibre(struct fibre *f, const struct shim_dim *at)
 {
     void **sp =
         (void **)(void *)(f->stack + STACK - 64); /* 16-aligned once `ret` took its address */
 
-    f->self.thread = (struct shim_dim){ i % dim->x, i / dim->x % dim->y, i / dim->x / dim->y };
-    f->self.warp = i / 32;
-    f->self.lane = i % 32;
+    f->self.thread = *at;
     f->self.waited = false;
     f->self.n_copies = f->self.n_groups = 0;
     f->fake = NULL;
@@ -428,6 +433,17 @@ static void set_fibre(struct fibre *f, unsigned i, const struct shim_dim *dim)
     if (!f->tsan)
         f->tsan = tsan_new();
 #endif
+}
+
+static void set_fibres(const struct shim_dim *dim)
+{
+    struct fibre *f = m->fibres;
+    struct shim_dim at;
+
+    for (at.z = 0; at.z < dim->z; at.z++)
+        for (at.y = 0; at.y < dim->y; at.y++)
+            for (at.x = 0; at.x < dim->x; at.x++)
+                set_fibre(f++, &at);
 }
 
 /* Warps that are not full have fewer lanes. */
@@ -449,8 +465,7 @@ static void begin_block(const struct shim_dim *at)
         w->arrived = w->waiting = 0;
         w->ready = w->live = k >= 32 ? ~0u : (1u << k) - 1;
     }
-    for (unsigned i = 0; i < m->n; i++)
-        set_fibre(&m->fibres[i], i, &l->dim);
+    set_fibres(&l->dim);
 }
 
 /* Back when no thread is live. */
@@ -461,6 +476,10 @@ static void run_block(const struct shim_dim *at)
     begin_block(at);
     first = &m->fibres[m->launch->backwards ? m->n - 1 : 0];
     go(&m->host, first, false);
+}
+
+static void check_stacks(void)
+{
     for (unsigned i = 0; i < m->n; i++)
         if (*(const uint64_t *)(const void *)m->fibres[i].stack != STACK_END)
             shim_fail("a thread's local variables need more than the shim's stacks have");
@@ -486,6 +505,7 @@ void machine_run(struct machine *of, const struct machine_launch *l)
 
         run_block(&at);
     }
+    check_stacks();
     SYNC_ACQUIRE(&m->end[0]);
     SYNC_ACQUIRE(&m->end[1]);
     statics_clear(); /* nobody comes back for them when this was the last kernel */
@@ -520,8 +540,14 @@ struct machine *machine_new(void)
         return NULL;
     }
     for (unsigned i = 0; i < SHIM_THREADS_MAX; i++) {
-        ret->fibres[i].stack = ret->stacks + (size_t)i * STACK;
-        *(uint64_t *)(void *)ret->fibres[i].stack = STACK_END;
+        struct fibre *f = &ret->fibres[i];
+
+        f->self.warp = i / 32;
+        f->self.lane = i % 32;
+        f->warp = &ret->warps[i / 32];
+        f->mates = &ret->fibres[i / 32 * 32];
+        f->stack = ret->stacks + (size_t)i * STACK;
+        *(uint64_t *)(void *)f->stack = STACK_END;
     }
     return ret;
 }
