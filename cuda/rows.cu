@@ -9,7 +9,7 @@
 #include "engine/plan.h"
 
 #define THREADS 256u
-#define WIDE    512u /* of a block that has a whole row */
+#define WIDE    512u /* of a block that has a whole row, at most */
 
 /* --- embedding -------------------------------------------------------------------------------- */
 
@@ -116,9 +116,15 @@ static __global__ void __launch_bounds__(WIDE) norm(struct k_norm a)
     }
 }
 
+/* Whole warps, and of a short row none that has no column: they would add zeros. */
+static unsigned wide(uint32_t n)
+{
+    return n < WIDE ? (n + WARP - 1) / WARP * WARP : WIDE;
+}
+
 int k_norm(void *stream, const struct k_norm *a)
 {
-    return launch(a->n_rows, WIDE, 0, stream, norm, *a);
+    return launch(a->n_rows, wide(a->n), 0, stream, norm, *a);
 }
 
 /* --- a column a thread ------------------------------------------------------------------------ */
