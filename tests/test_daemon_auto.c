@@ -27,7 +27,7 @@
 #define MOST   14000u
 #define ANSWER 40u
 
-static const char *const no_store[] = { "--store", "none", NULL };
+static const char *const no_store[] = { "--store", "none", "--host-bytes", "none", NULL };
 static uint32_t ids[MOST];
 static struct daemon_fixture d;
 

@@ -3,7 +3,9 @@
  * log-probabilities, random numbers or mask; a mask that is made for an answer that is gone. Under
  * TSan: a state that two threads draw from. On a model of random weights. */
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/tolerance.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -118,6 +120,22 @@ static bool all_done(const struct answer *a)
     return true;
 }
 
+/* On a device: one token may be drawn otherwise where the draw is as near to it as rounding, and
+ * then the rest is another answer. What the two are before that is the same to rounding. */
+static bool near(const struct answer *a, const struct answer *b)
+{
+    /* Of a logit, and of what all of them add up to. */
+    double most = 2 * tolerance_of_device(tolerance_tiny, KV_F16);
+
+    for (uint32_t i = 0; i < a->n_ids && i < b->n_ids; i++) {
+        if (a->ids[i] != b->ids[i])
+            return false;
+        if (a->n_logprobs && !(fabs((double)a->logprobs[i] - (double)b->logprobs[i]) <= most))
+            fail_msg("token %u: %f and %f", i, (double)a->logprobs[i], (double)b->logprobs[i]);
+    }
+    return a->n_ids == b->n_ids && a->reason == b->reason && a->n_logprobs == b->n_logprobs;
+}
+
 static void same(const struct answer *a, const struct answer *b)
 {
     assert_int_equal(a->n_ids, b->n_ids);
@@ -125,6 +143,19 @@ static void same(const struct answer *a, const struct answer *b)
     assert_int_equal(a->reason, b->reason);
     assert_int_equal(a->n_logprobs, b->n_logprobs);
     assert_memory_equal(a->logprobs, b->logprobs, a->n_logprobs * sizeof(a->logprobs[0]));
+}
+
+/* Of all: on a device most, since a tie is rare. */
+static void all_same(const struct answer *const *a, const struct answer *const *b, uint32_t n)
+{
+    uint32_t n_near = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (daemon_fixture_exact())
+            same(a[i], b[i]);
+        n_near += near(a[i], b[i]);
+    }
+    assert_true(3 * n_near >= 2 * n);
 }
 
 /* One after another by one thread: what all others are held against. */
@@ -151,6 +182,7 @@ static void together(const char *threads, const char *draft)
 {
     const char *const args[] = { "--store", "none", "--threads", threads, "--draft", draft, NULL };
     static struct answer got[N];
+    const struct answer *pairs[2][N];
     gist_session *s[N];
     gist_conn *c;
 
@@ -163,9 +195,11 @@ static void together(const char *threads, const char *draft)
     while (!all_done(got))
         assert_true(gist_dispatch(c) >= 0);
     for (uint32_t i = 0; i < N; i++) {
-        same(&got[i], &want[i]);
+        pairs[0][i] = &got[i];
+        pairs[1][i] = &want[i];
         gist_close(s[i]);
     }
+    all_same(pairs[0], pairs[1], N);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
@@ -232,7 +266,9 @@ static void who_goes_in_the_middle(void **state)
     static const char *const args[] = {
         "--store", "none", "--threads", "1", "--draft", "off", NULL
     };
-    struct answer got;
+    static struct answer got[N];
+    const struct answer *pairs[2][N];
+    uint32_t n = 0;
     gist_conn *c;
 
     (void)state;
@@ -241,9 +277,11 @@ static void who_goes_in_the_middle(void **state)
         leave(i);
     c = daemon_fixture_connect(&d);
     for (uint32_t i = 1; i < N; i += 3) {
-        ask_alone(c, i, &got);
-        same(&got, &want[i]);
+        ask_alone(c, i, &got[i]);
+        pairs[0][n] = &got[i];
+        pairs[1][n++] = &want[i];
     }
+    all_same(pairs[0], pairs[1], n);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }

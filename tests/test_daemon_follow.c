@@ -62,10 +62,14 @@ static unsigned n_done;
 
 static void start_daemon(enum daemon_fixture_model m, const char *cache)
 {
-    const char *tiny[] = { "--store", "none",      "--prefix-cache", cache, "--batch-tokens",
-                           "64",      "--adapter", tiny_adapters(),  NULL };
-    const char *slow[] = { "--store", "none",       "--prefix-cache", cache, "--batch-tokens",
-                           "32",      "--kv-bytes", "200M",           NULL };
+    const char *tiny[] = {
+        "--store", "none",      "--host-bytes",  "none", "--prefix-cache", cache, "--batch-tokens",
+        "64",      "--adapter", tiny_adapters(), NULL
+    };
+    const char *slow[] = {
+        "--store", "none",       "--host-bytes", "none", "--prefix-cache", cache, "--batch-tokens",
+        "32",      "--kv-bytes", "200M",         NULL
+    };
 
     daemon_fixture_start(&d, m, m == DAEMON_FIXTURE_TINY ? tiny : slow);
 }

@@ -6,6 +6,7 @@
  * another session as if it had not been; a disk that is asked only when the whole question is
  * there, and known to be one.
  */
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 
@@ -27,7 +28,9 @@ static const char *const with_store[] = {
     "--store-restore", "always", "--store-idle-ms", "20", "--prefix-cache", "no", NULL
 };
 static const char *const with_tree[] = { "--store", "none", NULL };
-static const char *const with_nothing[] = { "--store", "none", "--prefix-cache", "no", NULL };
+static const char *const with_nothing[] = { "--store", "none",           "--host-bytes",
+                                            "none",    "--prefix-cache", "no",
+                                            NULL };
 
 static uint32_t ids[N_IDS];
 
@@ -73,43 +76,20 @@ static struct gist_usage append(gist_conn *c, gist_session *s, const uint32_t *f
     return u;
 }
 
-struct said {
-    uint32_t n, ids[64];
-};
-
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *got, size_t n)
+static struct gist_usage answer(gist_session *s, struct answered *ret)
 {
-    struct said *said = arg;
-
-    (void)text;
-    (void)len;
-    for (size_t i = 0; i < n; i++)
-        said->ids[said->n++] = got[i];
-    return 0;
-}
-
-static struct gist_usage answer(gist_session *s, struct said *ret)
-{
-    const struct gist_sampling few = { .size = sizeof(few), .max_tokens = 12, .ignore_eog = 1 };
     struct gist_result r;
 
-    *ret = (struct said){ .n = 0 };
-    assert_int_equal(gist_generate(s, &few, on_text, ret, &r), 0);
-    assert_int_equal(ret->n, 12);
+    assert_int_equal(answered_greedy_with(s, 12, ret, &r), 0);
     check_ratios(&r.usage);
     return r.usage;
-}
-
-static bool same(const struct said *a, const struct said *b)
-{
-    return a->n == b->n && memcmp(a->ids, b->ids, a->n * sizeof(*a->ids)) == 0;
 }
 
 /* --- a conversation --------------------------------------------------------------------------- */
 
 static void turns(void **state)
 {
-    struct said first, again, forked, second, plain;
+    struct answered first, again, forked, second, plain;
     struct daemon_fixture d;
     struct gist_usage u;
     gist_session *s, *t;
@@ -128,7 +108,7 @@ static void turns(void **state)
     assert_int_equal(gist_fork(s, NULL, &t), 0);
     assert_int_equal(answer(s, &first).hydrated_tokens, u.hydrated_tokens);
     assert_int_equal(answer(t, &forked).hydrated_tokens, u.hydrated_tokens);
-    assert_true(same(&first, &forked));
+    (void)answered_same(&forked, &first);
     gist_close(t);
     u = append(c, s, ids + 6 * SEGMENT + 20, N_ASKED); /* the next turn asks for another one */
     assert_true(u.hydrated_tokens >= SEGMENT && u.hydrated_tokens <= 2 * SEGMENT);
@@ -138,7 +118,7 @@ static void turns(void **state)
     u = append(c, s, ids + 3 * SEGMENT + 20, N_ASKED);
     assert_true(u.hydrated_tokens >= SEGMENT);
     (void)answer(s, &again);
-    assert_true(same(&first, &again));
+    (void)answered_same(&again, &first);
 
     /* Another session of the same policy but for this goes on from the text, and from no more. */
     t = open_session(c, 2, 0);
@@ -146,7 +126,7 @@ static void turns(void **state)
     assert_true(u.shared_tokens > N_IDS - 32);
     (void)append(c, t, ids + 3 * SEGMENT + 20, N_ASKED);
     (void)answer(t, &again);
-    assert_true(same(&first, &again));
+    (void)answered_same(&again, &first);
     gist_close(t);
     t = open_session(c, 0, 0);
     (void)append(c, t, ids, N_IDS);
@@ -164,7 +144,7 @@ static void turns(void **state)
 static void later_turns(void **state)
 {
     static const unsigned flags[] = { 0, GIST_PRIVATE };
-    struct said first, again;
+    struct answered first, again;
     struct daemon_fixture d;
     struct gist_usage u;
     gist_session *s, *t;
@@ -188,7 +168,7 @@ static void later_turns(void **state)
             (void)answer(k ? t : s, k ? &again : &first);
             gist_close(k ? t : s);
         }
-        assert_true(same(&first, &again));
+        (void)answered_same(&again, &first);
     }
     t = open_session(c, 2, 0);
     u = append(c, t, ids, 6 * SEGMENT + 10 + N_ASKED);
@@ -271,7 +251,7 @@ static void more_for_the_answer(void **state)
 static void in_one(void **state)
 {
     uint32_t all[8 * SEGMENT + 10], n_text = 8 * SEGMENT - 24, n;
-    struct said alone, in_one_append;
+    struct answered alone, in_one_append;
     struct daemon_fixture d;
     struct gist_usage u;
     gist_session *s;
@@ -302,7 +282,7 @@ static void in_one(void **state)
         u = answer(s, &in_one_append);
         assert_true(u.hydrated_tokens >= SEGMENT);
         assert_int_equal(u.prompt_tokens, n);
-        assert_true(same(&alone, &in_one_append));
+        (void)answered_same(&in_one_append, &alone);
         gist_close(s);
     }
     gist_disconnect(c);
@@ -318,7 +298,7 @@ static void whole_chat(void **state)
                                          { "user", question } };
     struct daemon_fixture d;
     struct gist_usage u;
-    struct said said;
+    struct answered said;
     gist_session *s;
     gist_conn *c;
 
@@ -340,7 +320,7 @@ static void whole_chat(void **state)
 
 /* --- from where ------------------------------------------------------------------------------- */
 
-static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, struct said *ret)
+static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, struct answered *ret)
 {
     gist_session *s = open_session(c, hydrate, flags);
     struct gist_usage u;
@@ -354,7 +334,7 @@ static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, str
 
 static void from_the_disk(void **state)
 {
-    struct said tree, disk;
+    struct answered tree, disk;
     struct daemon_fixture d;
     struct gist_usage u;
     gist_conn *c;
@@ -372,7 +352,7 @@ static void from_the_disk(void **state)
     c = daemon_fixture_connect(&d);
     u = ask(c, GIST_HYDRATE_AUTO, GIST_PRIVATE, &disk); /* what it read is nowhere */
     assert_true(u.recomputed_tokens > 0 && u.recomputed_tokens == u.hydrated_tokens);
-    assert_true(same(&tree, &disk)); /* and is as it was */
+    (void)answered_same(&disk, &tree); /* and is as it was */
     (void)ask(c, GIST_HYDRATE_AUTO, 0, &disk);
     daemon_fixture_stored(c);
     gist_disconnect(c);
@@ -382,7 +362,7 @@ static void from_the_disk(void **state)
     u = ask(c, GIST_HYDRATE_AUTO, 0, &disk);
     assert_int_equal(u.missed_tokens + u.recomputed_tokens, 0);
     assert_int_equal(u.hydrated_disk_tokens, u.hydrated_tokens);
-    assert_true(same(&tree, &disk));
+    (void)answered_same(&disk, &tree);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 
@@ -390,7 +370,7 @@ static void from_the_disk(void **state)
     c = daemon_fixture_connect(&d);
     u = ask(c, GIST_HYDRATE_AUTO, 0, &disk);
     assert_true(u.recomputed_tokens > 0 && u.recomputed_tokens == u.hydrated_tokens);
-    assert_true(same(&tree, &disk));
+    (void)answered_same(&disk, &tree);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
@@ -423,7 +403,7 @@ static gist_conn *start_from_the_disk(struct daemon_fixture *d)
 {
     static const char *const args[] = { "--store-restore", "always", "--store-idle-ms", "20",
                                         NULL };
-    struct said said;
+    struct answered said;
     gist_conn *c;
 
     daemon_fixture_start(d, DAEMON_FIXTURE_TINY, args);
@@ -443,7 +423,7 @@ static void before_the_generate(void **state)
     uint32_t text[SEGMENT + 40];
     struct daemon_fixture d;
     struct gist_usage u;
-    struct said said;
+    struct answered said;
     gist_session *s;
     gist_conn *c;
     uint64_t gets;
