@@ -9,6 +9,7 @@
 #include "engine/text/gbnf.h"
 #include "engine/text/mask.h"
 #include "engine/text/schema.h"
+#include "engine/text/trie.h"
 #include "tests/support/built_vocab.h"
 #include "tests/support/fuzz_seeds.h"
 
@@ -82,22 +83,43 @@ static bool may(uint32_t id)
     return bits[id / 64] >> id % 64 & 1;
 }
 
+/* As form_push has it: a special token is TRIE_SPECIAL and its text. */
+static int push(struct match *m, uint32_t id)
+{
+    static const uint8_t special[] = { TRIE_SPECIAL };
+    size_t n;
+    const uint8_t *bytes = vocab_bytes(vocab, id, &n);
+    int e = match_push(m, special, vocab_is_special(vocab, id));
+
+    return e < 0 ? e : match_push(m, bytes, n);
+}
+
+/* What the trie does not have never comes (trie.h). */
+static bool is_tried(uint32_t id)
+{
+    size_t n;
+    const uint8_t *bytes = vocab_bytes(vocab, id, &n);
+
+    return n > 0 && n + vocab_is_special(vocab, id) <= TRIE_LEN_MAX &&
+           !memchr(bytes, TRIE_SPECIAL, n);
+}
+
 /* Each token by itself; a limit that is met by then is met, and proves nothing. */
 static void compare(uint32_t left)
 {
     uint32_t most = left > GRAMMAR_NEVER || match_left(&at) > left ? GRAMMAR_NEVER - 1 : left - 1;
 
     for (uint32_t id = 0; id < vocab_size(vocab); id++) {
-        size_t n;
-        const uint8_t *bytes = vocab_bytes(vocab, id, &n);
         int e;
 
         if (vocab_is_eog(vocab, id)) {
             assert(may(id) == at.ends);
-        } else if (!vocab_is_special(vocab, id) && n > 0) {
+        } else if (is_tried(id)) {
             copy = at;
-            e = match_push(&copy, bytes, n);
+            e = push(&copy, id);
             assert(e == -E2BIG || (e == 0 && match_left(&copy) <= most) == may(id));
+        } else {
+            assert(!may(id));
         }
     }
 }
@@ -112,8 +134,6 @@ static void walk(const struct grammar *g, uint32_t rng, uint32_t left)
         uint32_t now = left == MASKS_ENDLESS ? left : left - i;
         int e = masks_of(masks, &at, now, bits);
         uint32_t id, tries = 0;
-        size_t n;
-        const uint8_t *bytes;
 
         if (e == -ENODATA)
             assert(at.n_ways == 0);
@@ -127,8 +147,7 @@ static void walk(const struct grammar *g, uint32_t rng, uint32_t left)
         } while (!may(id) && tries++ < 5000);
         if (!may(id) || vocab_is_eog(vocab, id))
             return;
-        bytes = vocab_bytes(vocab, id, &n);
-        e = match_push(&at, bytes, n);
+        e = push(&at, id);
         assert(e == 0 || e == -E2BIG);
         if (e < 0)
             return;
