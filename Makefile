@@ -236,6 +236,10 @@ WRAP_test_letters := mailbox_put mailbox_take served_load
 WRAP_test_sched := clock_gettime backend_find tier_timeout_ms epoll_wait
 # How often a session is asked whether it is kept.
 WRAP_test_room := away_is_kept
+# A scheduler that sleeps though somebody waits for pages.
+WRAP_test_room_mix := epoll_wait
+WRAP_test_room_parts := epoll_wait
+WRAP_test_room_reads := epoll_wait
 # Slices of a segment each, and who is charged for them.
 WRAP_test_ranking := rank_go rank_left portion_spent
 # A model that takes its time to come back.

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "daemon/batch_inner.h"
+#include "daemon/generate.h"
 #include "daemon/hydrate.h"
 #include "daemon/log.h"
 #include "daemon/masker.h"
@@ -58,6 +59,13 @@ static bool urgent(const struct request *r)
     return r->priority == WIRE_INTERACTIVE || (r->reader && r->reader->hurried);
 }
 
+/* What was away has no pages to come back to, and has ended with what it has. */
+static bool is_cut(struct sched *s, struct request *r)
+{
+    return request_away(r) && r->ops == &request_generate && !served_lost(&s->served) &&
+           generate_cut(s, r);
+}
+
 /* False: it has no part in this step. It is cancelled, pages will come, a scratch will be free; or
  * it was failed. */
 static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uint32_t max,
@@ -80,7 +88,8 @@ static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uin
         b->waits = true;
         s->hurry |= urgent(r);
     } else if (e == -ENOSPC) {
-        request_fail_need(s, r, &need, ret);
+        if (need.cause == MEMORY_BUDGET || !is_cut(s, r))
+            request_fail_need(s, r, &need, ret);
     } else if (e < 0) {
         request_fail_step(s, r, e);
     }
@@ -477,7 +486,7 @@ static void compose(struct sched *s, struct batch *b)
     b->n = b->n_rows = b->n_pages = 0;
     b->n_reading[WIRE_INTERACTIVE] = b->n_reading[WIRE_BACKGROUND] = 0;
     b->waits = s->yields = false;
-    s->n_scoring = s->n_paused = 0;
+    s->n_scoring = 0;
     s->rank_left = HYDRATE_SLICE_IDS;
     b->max_rows = max_rows;
     settle(s, b);
@@ -684,15 +693,17 @@ bool batch_run(struct sched *s)
 {
     struct batch b;
     uint64_t start, waited;
-    uint32_t n_out;
+    uint32_t n_out, n_paused;
     int r;
 
     compose(s, &b);
+    n_paused = s->n_paused; /* then, and before that when they worked */
+    s->n_paused = 0;
     s->decode_only = false; /* once: the step that is composed here was spared */
     /* What somebody waits for may have come back when another one was failed, and nobody rings for
      * that: the next look finds it. */
     if (b.n == 0) {
-        bool paused = s->n_paused > 0 && !s->stalled;
+        bool paused = n_paused > 0 && !s->stalled;
 
         /* Alone they end, in the next one. Who was told "not yet", or is ranked for, goes on. */
         s->stalled = paused && !b.waits;

@@ -22,4 +22,8 @@ int generate_begin(struct sched *s, struct request *r, const struct wire_req *m)
  * likewise. */
 int generate_taken(struct sched *s, struct request *r, const struct wire_req *m);
 
+/* One that was away finds no pages to come back to: it ends with what it has said. False: that is
+ * nothing, and it is to fail. */
+bool generate_cut(struct sched *s, struct request *r);
+
 #endif

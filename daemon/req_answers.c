@@ -124,14 +124,14 @@ static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
     return e;
 }
 
-/* Not even one can begin. */
+/* Not even one can begin: it waits, or fails. */
 static void fail_lane(struct sched *s, struct request *r, int e)
 {
     const struct seq *q = &r->session->seq;
 
     if (e != -ENOSPC)
         request_fail_memory(s, r, e);
-    else if (!room_comes(s, r, q->account, q->n_pages))
+    else if (!room_to_share(s, r, q->account, q->n_pages))
         request_fail_pages(s, r, q->account, q->n_pages, "a fork of %u tokens",
                            session_count(r->session));
 }
@@ -151,7 +151,10 @@ static bool answers_work(struct sched *s, struct request *r)
     e = lanes_work(s, r, &a->lanes);
     if (e < 0) {
         fail_lane(s, r, e);
-    } else if (r->phase == REQUEST_WORK && lanes_ended(&a->lanes)) {
+        return r->phase == REQUEST_LAST;
+    }
+    r->paused = false;
+    if (r->phase == REQUEST_WORK && lanes_ended(&a->lanes)) {
         r->last = (struct wire_rep){ .kind = WIRE_DONE };
         r->last.u.done.usage = r->usage;
         request_finish(s, r);

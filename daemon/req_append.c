@@ -34,6 +34,7 @@ struct append {
     uint32_t done;                /* ids that were read */
     uint32_t shared;              /* of them by others before */
     uint32_t restored;            /* of them came from the disk */
+    uint32_t gave_way;            /* for others, at so many ids and one; 0: never */
     struct tier_restore *restore; /* under way; NULL: none */
     uint32_t n_turn;              /* the last so many ids ask something; 0: that is not known */
     uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
@@ -631,10 +632,21 @@ static bool guesses(struct sched *s, struct request *r)
     return n == 0 || !hydrate_may_fetch(r->memory) || ranks(s, r, n);
 }
 
+/* Once for what comes next: who comes back to no more pages than it had fails. */
+static bool gives_way(struct sched *s, struct request *r, uint32_t n)
+{
+    struct append *a = r->state;
+
+    if (a->gave_way == a->done + 1 || !room_gives_way(s, r, n))
+        return false;
+    a->gave_way = a->done + 1;
+    return true;
+}
+
 bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
-    uint32_t left = append_left(r), next;
+    uint32_t left = append_left(r), next, n;
 
     if (r->cancelled)
         return false;
@@ -645,16 +657,19 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
                                  .tokens = a->encode.ids + a->done,
                                  .n_tokens = next < max ? next : max };
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
-    if (seq_reserve(ret->seq, ret->n_tokens) == 0)
+    if (seq_reserve(ret->seq, ret->n_tokens) == 0) {
+        r->paused = false;
         return true;
+    }
     if (room_comes(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
         return false; /* the disk rings */
     /* At once: nobody rings for what it gave up itself. */
     while (hydrate_less(r->memory))
         if (seq_reserve(ret->seq, ret->n_tokens) == 0)
             return true;
-    request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
-                       "reading %u more tokens", ret->n_tokens);
+    n = seq_wants(ret->seq, ret->n_tokens);
+    if (served_lost(&s->served) || (!room_waits(s, r, n) && !gives_way(s, r, n)))
+        request_fail_pages(s, r, ret->seq->account, n, "reading %u more tokens", ret->n_tokens);
     return false;
 }
 
@@ -705,9 +720,10 @@ void append_undo(struct sched *s, struct request *r)
 
     (void)s;
     stop_restore(r);
-    /* Before that the sequence is as it was. */
-    if (a && a->reading)
+    if (a && a->reading) { /* before that the sequence is as it was */
+        away_rest(&r->session->memory);
         memory_rewind(&r->session->memory, a->n_ids);
+    }
     if (r->session && !r->session->row_valid)
         session_drop_row(r->session);
 }

@@ -166,7 +166,7 @@ static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
     return seq_reserve(&l->session->seq, n);
 }
 
-/* Not even one can begin. */
+/* Not even one can begin: it waits, or fails. */
 static void fail_lane(struct sched *s, struct request *r, const struct choices *ch, int e)
 {
     const struct texts_one *c = &ch->texts.list[ch->lanes.n_begun];
@@ -177,10 +177,12 @@ static void fail_lane(struct sched *s, struct request *r, const struct choices *
         request_fail_memory(s, r, e);
         return;
     }
-    /* A fork costs its client as many entries as the session has. */
+    /* A fork costs its client as many entries as the session has, and then those of the text. */
     if (pool_room_shared(q->account) < q->n_pages)
         need = q->n_pages;
-    if (!room_comes(s, r, q->account, need))
+    if (!room_to_share(s, r, q->account, q->n_pages + seq_wants(q, n)) &&
+        !room_comes(s, r, q->account, need) && !room_waits(s, r, need) &&
+        !room_gives_way(s, r, need))
         request_fail_pages(s, r, q->account, need,
                            "reading %u tokens behind the session's %u in a fork of it", n,
                            session_count(r->session));
@@ -190,7 +192,7 @@ static bool choices_lane_plan(struct sched *s, struct request *r, uint32_t max,
                               struct forward_run *ret)
 {
     const struct lane *l = r->lane;
-    uint32_t left = (uint32_t)(l->end - l->at), most = pace_budget(&s->pace, true);
+    uint32_t left = (uint32_t)(l->end - l->at), most = pace_budget(&s->pace, true), n;
     const struct choices *ch;
 
     if (request_unwanted(r) || !request_room(s, r, &max))
@@ -207,15 +209,13 @@ static bool choices_lane_plan(struct sched *s, struct request *r, uint32_t max,
                                  .n_tokens = left < max ? left : max,
                                  .want = FORWARD_WANT_ALL };
     if (seq_reserve(ret->seq, ret->n_tokens) == 0) {
+        r->paused = false;
         s->n_scoring += ret->n_tokens;
         return true;
     }
-    /* Those before it have what it wants, and give it back. */
-    if (!lane_is_first(l) ||
-        room_comes(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
-        return false;
-    request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
-                       "reading %u more tokens", ret->n_tokens);
+    n = seq_wants(ret->seq, ret->n_tokens);
+    if (!(lane_is_first(l) && room_comes(s, r, ret->seq->account, n)) && !room_waits(s, r, n))
+        request_fail_pages(s, r, ret->seq->account, n, "reading %u more tokens", ret->n_tokens);
     return false;
 }
 
@@ -306,9 +306,12 @@ static bool choices_work(struct sched *s, struct request *r)
         return true;
     }
     e = lanes_work(s, r, &ch->lanes);
-    if (e < 0)
+    if (e < 0) {
         fail_lane(s, r, ch, e);
-    else if (r->phase == REQUEST_WORK && lanes_ended(&ch->lanes))
+        return r->phase == REQUEST_LAST;
+    }
+    r->paused = false;
+    if (r->phase == REQUEST_WORK && lanes_ended(&ch->lanes))
         finish(s, r, ch);
     return e > 0 || r->phase == REQUEST_LAST;
 }

@@ -451,6 +451,15 @@ static bool has_page(struct sched *s, struct request *r)
     return true;
 }
 
+/* Who has said nothing is told by numbers what is missing. */
+bool generate_cut(struct sched *s, struct request *r)
+{
+    if (r->usage.generated_tokens == 0)
+        return false;
+    done(s, r, WIRE_REASON_POOL_FULL);
+    return true;
+}
+
 /* A long text may end with a question, which was read as the text was. Before it is answered it is
  * read again, behind what it points to. False: there is nothing of the kind. */
 static bool ask(struct sched *s, struct request *r)

@@ -280,22 +280,40 @@ static int fork_start(struct sched *s, struct request *r, const struct wire_req 
     return 0;
 }
 
-/* Pages change hands, so not in the middle of a step. */
+/* A fork of a kept session is the connection's that asked for it, and not its holder's. -ENOSPC: of
+ * *ret_account. */
+static int make_fork(struct sched *s, struct request *r, struct session **ret,
+                     const struct pool_account **ret_account)
+{
+    struct session *copy;
+    int e = session_fork(r->session, s->last_session + 1, &copy);
+
+    *ret_account = r->session->seq.account;
+    if (e == 0 && copy->client != r->client && (e = session_move(copy, r->client)) < 0) {
+        *ret_account = &r->client->account;
+        session_free(copy);
+    }
+    if (e == 0)
+        *ret = copy;
+    return e;
+}
+
+/* Pages change hands, so not in the middle of a step. What it waits for ends in a step. */
 static bool fork_work(struct sched *s, struct request *r)
 {
+    uint32_t n = r->session->seq.n_pages;
     const struct fork *f = r->state;
-    struct session *copy;
+    const struct pool_account *a;
+    struct session *copy = NULL;
     int e;
 
     if (!has_room(s, r))
         return true;
-    /* A fork of a kept session is the connection's that asked for it, and not its holder's. */
-    e = session_fork(r->session, s->last_session + 1, &copy);
-    if (e == 0 && copy->client != r->client && (e = session_move(copy, r->client)) < 0)
-        session_free(copy);
+    e = make_fork(s, r, &copy, &a);
+    if (e == -ENOSPC && room_to_share(s, r, a, n))
+        return false;
     if (e == -ENOSPC) {
-        request_fail_pages(s, r, r->session->seq.account, r->session->seq.n_pages,
-                           "a fork of %u tokens", session_count(r->session));
+        request_fail_pages(s, r, a, n, "a fork of %u tokens", session_count(r->session));
         return true;
     }
     if (e < 0) {

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "daemon/generate.h"
+#include "daemon/lanes.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
 #include "daemon/tier.h"
@@ -28,7 +29,7 @@ struct before {
 
 /* Who asks, and for what. */
 struct ask {
-    const struct request *r;
+    const struct request *r, *whole; /* whole: that it is a part of, or r */
     const struct owner *owner;
     const struct pool_account *account;
     uint64_t n; /* pages that are asked for */
@@ -36,6 +37,7 @@ struct ask {
     uint64_t even; /* an even part */
     uint64_t look; /* for room; 0: none yet */
     bool keeps;    /* its pages, while it waits */
+    bool shares;   /* pages that are there: they cost the account entries, and nobody a page */
 };
 
 /* What would be free: pages, those of them that the owner is charged for, and table entries of the
@@ -50,6 +52,7 @@ static struct ask ask_of(const struct sched *s, const struct request *r,
     const struct owner *o = r->client->owner;
 
     return (struct ask){ .r = r,
+                         .whole = r->lane && r->lane->whole ? r->lane->whole : r,
                          .owner = o,
                          .account = a,
                          .n = n,
@@ -66,10 +69,11 @@ static bool is_enough(const struct sched *s, const struct ask *k, const struct g
     const struct pool_owner *o = &k->owner->pages;
     uint32_t coming = g->n < p->n_pages ? (uint32_t)g->n : p->n_pages;
 
-    return k->n + k->before.of_account + a->used <= a->limit + g->of_account &&
-           k->n + k->before.of_owner + o->used <= o->limit + g->of_owner &&
-           k->n <= pool_room_copies(p, a, coming) && /* P6 */
-           k->n + k->before.all <= served_pages_free(&s->served) + g->n;
+    if (k->n + k->before.of_account + a->used > a->limit + g->of_account)
+        return false;
+    return k->shares || (k->n + k->before.of_owner + o->used <= o->limit + g->of_owner &&
+                         k->n <= pool_room_copies(p, a, coming) && /* P6 */
+                         k->n + k->before.all <= served_pages_free(&s->served) + g->n);
 }
 
 static bool has(const struct sched *s, const struct ask *k)
@@ -172,16 +176,44 @@ static bool goes(const struct ask *k, struct session *x, bool looks)
            (gives_way(k, x, KIND_BACKGROUND) && (!looks || is_kept(k, x)));
 }
 
-/* Of the owner's own, while its request goes on: one that its reader holds up is no help, nor one
- * in parts, whose pages are its forks', too. One that waits for pages itself has none, or keeps
- * them: who keeps his does not wait for it. */
+/* Its parts never give way once they have begun (room.h). */
+static bool is_in_parts(const struct request *r)
+{
+    return r->ops == &request_answers || r->ops == &request_score_choices ||
+           r->ops == &request_embed;
+}
+
+/* Who keeps his pages would wait in a circle, or might: r waits itself. What is in parts is waited
+ * for by nobody but younger ones of its kind, and so may wait for all others. */
+static bool would_circle(const struct ask *k, const struct request *r)
+{
+    if (!is_in_parts(k->whole))
+        return r->paused || is_in_parts(r);
+    return is_in_parts(r) && r->times.number > k->whole->times.number;
+}
+
+/* x, of which r is a request or a part, while that goes on: one that its reader holds up is no
+ * help. */
+static bool will_end(const struct ask *k, const struct session *x, const struct request *r)
+{
+    const struct request *whole = r->lane ? r->lane->whole : r;
+
+    if (!whole) /* it was left behind, and goes before the next step */
+        return is_own(k, x);
+    return whole != k->whole && !(k->keeps && would_circle(k, whole)) && !x->opening && !x->lost &&
+           is_own_lesser(k, x) && r->times.blocked_at == 0;
+}
+
+/* Of the owner's own. One that waits for pages itself has none, or keeps them. */
 static bool will_go(const struct ask *k, const struct session *x)
 {
-    const struct request *r = x->busy;
+    return x->busy && will_end(k, x, x->busy) && away_can(&x->memory);
+}
 
-    return r && r != k->r && !(k->keeps && r->paused) && !x->opening && !x->lost &&
-           is_own_lesser(k, x) && r->times.blocked_at == 0 && r->ops != &request_answers &&
-           r->ops != &request_score_choices && away_can(&x->memory);
+/* The session of a part, which ends with it. NULL: that will not help. */
+static struct session *part_of(const struct ask *k, const struct request *r)
+{
+    return r->lane && r->session && will_end(k, r->session, r) ? r->session : NULL;
 }
 
 /* --- how much that would be ------------------------------------------------------------------- */
@@ -227,11 +259,15 @@ static void forget_pages(struct sched *s, const struct ask *k, struct session *x
 static void forget_all_pages(struct sched *s, const struct ask *k)
 {
     struct session *x;
+    struct request *r;
     struct client *c;
 
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (x, &c->sessions, link)
             forget_pages(s, k, x);
+    TAILQ_FOREACH (r, &s->active, link)
+        if (r->lane && r->session)
+            forget_pages(s, k, r->session);
 }
 
 /* All that may go, and with later also those that will; and what the disk gives back by itself. */
@@ -239,13 +275,23 @@ static struct gain count_all(struct sched *s, const struct ask *k, bool later)
 {
     struct gain g = { .n = tier_coming(s->served.tier) };
     struct session *x;
+    struct request *r;
     struct client *c;
 
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (x, &c->sessions, link)
             if (goes(k, x, true) || (later && will_go(k, x)))
                 count_pages(s, k, x, 1, &g);
+    TAILQ_FOREACH (r, &s->active, link)
+        if (later && (x = part_of(k, r)))
+            count_pages(s, k, x, 1, &g);
     return g;
+}
+
+static void add_most(const struct ask *k, const struct session *x, struct gain *g)
+{
+    g->n += x->seq.n_pages;
+    g->of_account += x->seq.account == k->account ? x->seq.n_pages : 0;
 }
 
 /* No more than that, as fast as it can be said: each page once for each table. */
@@ -253,14 +299,16 @@ static struct gain count_most(struct sched *s, const struct ask *k, bool later)
 {
     struct gain g = { .n = tier_coming(s->served.tier) };
     struct session *x;
+    struct request *r;
     struct client *c;
 
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (x, &c->sessions, link)
-            if (goes(k, x, false) || (later && will_go(k, x))) {
-                g.n += x->seq.n_pages;
-                g.of_account += x->seq.account == k->account ? x->seq.n_pages : 0;
-            }
+            if (goes(k, x, false) || (later && will_go(k, x)))
+                add_most(k, x, &g);
+    TAILQ_FOREACH (r, &s->active, link)
+        if (later && (x = part_of(k, r)))
+            add_most(k, x, &g);
     g.of_owner = g.n;
     return g;
 }
@@ -289,6 +337,8 @@ static bool is_of_use(const struct sched *s, const struct ask *k, const struct s
 
     if (q->account == a && k->n + k->before.of_account > a->limit - a->used)
         return true;
+    if (k->shares)
+        return false;
     for (uint32_t i = 0; i < seq_n_segments(q); i++)
         for (uint32_t j = 0; j < seq_pages_of(q, i); j++)
             if (s->leaving[seq_pages(q, i)[j]] == s->served.pool.owned[seq_pages(q, i)[j]])
@@ -336,12 +386,16 @@ static void go(struct sched *s, const struct ask *k, struct session *x)
 }
 
 /* Pages that are just being written are free when that is done. */
+static bool come_by_themselves(const struct sched *s, const struct ask *k)
+{
+    return !k->shares && served_pages_come(&s->served, k->account, k->n);
+}
+
 static bool make(struct sched *s, const struct ask *k)
 {
     bool any = false;
 
-    for (int kind = 0;
-         kind < KIND__N && !has(s, k) && !served_pages_come(&s->served, k->account, k->n);) {
+    for (int kind = 0; kind < KIND__N && !has(s, k) && !come_by_themselves(s, k);) {
         struct session *x = next_to_go(s, k, kind);
 
         if (x)
@@ -463,31 +517,63 @@ static bool waits_for_any(struct sched *s, const struct request *r)
 
 /* Those of its user that it waits for go on by themselves: they read or write, and no step is
  * without them, or they wait for a disk or a grammar, which ring. So the scheduler may sleep, and
- * each step looks again, also the one behind a step in which one has ended (batch.c, add). */
+ * each step looks again, also the one behind a step in which one has ended (batch.c, add). What is
+ * in parts has its pages back from the older ones of them, in any case. */
+static bool waits(struct sched *s, struct request *r, struct ask *k)
+{
+    bool is;
+
+    k->keeps = true;
+    is = (r->lane && !lane_is_first(r->lane)) || (!has(s, k) && later(s, k)) || waits_for_any(s, r);
+    if (is && !r->paused)
+        memory_rest(r->memory); /* those may want what it compresses with */
+    r->paused = is;
+    return is;
+}
+
 bool room_waits(struct sched *s, struct request *r, uint64_t n)
 {
     struct ask k = ask_of(s, r, r->memory->seq->account, n);
-    bool waits;
 
-    k.keeps = true;
-    waits = later(s, &k) || waits_for_any(s, r);
-    if (waits && !r->paused)
-        memory_rest(r->memory); /* those may want what it compresses with */
-    r->paused = waits;
-    return waits;
+    return waits(s, r, &k);
 }
 
-/* It holds none from here on, and so may wait for those who keep theirs. */
-bool room_gives_way(struct sched *s, struct request *r, uint64_t n)
+/* It holds none from here on, and so may wait for those who keep theirs. What more it does than
+ * read or write has no place to go on from. */
+static bool gives_its_own(struct sched *s, struct request *r, struct ask *k)
 {
     struct memory *m = r->memory;
-    struct ask k = ask_of(s, r, m->seq->account, n);
 
-    if (r->lane || !r->session || m != &r->session->memory || m->away.state != AWAY_HERE ||
-        !away_can(m) || !later(s, &k))
+    k->keeps = false;
+    if (r->lane || r->job || !r->session || r->session->opening || m != &r->session->memory ||
+        m->away.state != AWAY_HERE || !away_can(m) || has(s, k) || !later(s, k))
         return false;
-    away_again(m, (uint32_t)n);
+    if (r->reader) /* they might be those that it waits for */
+        follow_leave(&s->follow, r->reader);
+    r->reader = NULL;
+    away_again(m, (uint32_t)k->n);
+    r->paused = false;
     r->was_away = s->room_made = true;
     s->totals.gave_way++;
+    return true;
+}
+
+bool room_gives_way(struct sched *s, struct request *r, uint64_t n)
+{
+    struct ask k = ask_of(s, r, r->memory->seq->account, n);
+
+    return gives_its_own(s, r, &k);
+}
+
+bool room_to_share(struct sched *s, struct request *r, const struct pool_account *a, uint64_t n)
+{
+    struct ask k = ask_of(s, r, a, n);
+
+    k.shares = true;
+    if (has(s, &k)) /* something else stands against it */
+        return false;
+    if (!make_enough(s, &k))
+        return waits(s, r, &k);
+    s->room_made = true;
     return true;
 }

@@ -23,16 +23,22 @@
  *
  *     who                               waits for                          holds meanwhile
  *     what comes back                   its user's, the oldest first       nothing
- *     an answer that is being written   its user's                         its pages
+ *     an answer that is being written,  its user's, but none in parts      its pages
+ *     an append that reads, a fork
+ *     the oldest part of a request      its user's, and older ones in      its pages
+ *                                       parts
+ *     another part of it                the oldest                         its pages
  *     a background one, or one of who   anybody who computes               its pages
  *     has more than an even part
  *
  * Its user's are waited for only if there will be enough when they have ended, and not where their
  * reader holds them up. Nobody who holds pages waits for one that waits, so that there are no
  * circles: of two answers that want each other's pages the second one gives way (room_gives_way),
- * and comes back when the first has ended; where its ids do not bring it back it ends instead. Of
- * what segments are compressed with an answer gives back all that it has before it waits. What
- * comes back, and finds nobody to wait for, tries with what there is.
+ * and comes back when the first has ended; where its ids do not bring it back it ends instead.
+ * Several answers, scored choices and embeddings are in parts, which do not give way once one has
+ * begun: so nobody who holds pages waits for them but younger ones, and single ones give way to
+ * them. Of what segments are compressed with an answer gives back all that it has before it waits.
+ * What comes back, and finds nobody to wait for, tries with what there is.
  *
  * Threads    the scheduler's, between steps.
  */
@@ -67,10 +73,15 @@ bool room_to_come(struct sched *s, struct request *r);
 /* It came back, or is about to, and wants n pages more that there are not. True: it is GONE again,
  * and waits. */
 bool room_to_go(struct sched *s, struct request *r, uint64_t n);
-/* An answer that found n pages too few: it is to wait. It asks again in each step. */
+/* An answer, or an append that reads, that found n pages too few: it is to wait. It asks again in
+ * each step. */
 bool room_waits(struct sched *s, struct request *r, uint64_t n);
 /* It is not, since those who will give pages back wait for its own: these they have. True: it is
  * GONE, and comes back. False: there is nobody who would, or it can't. */
 bool room_gives_way(struct sched *s, struct request *r, uint64_t n);
+
+/* A fork for the request found too few entries in the account for n pages that are there. True: it
+ * is to be tried again, and waits as room_waits says. */
+bool room_to_share(struct sched *s, struct request *r, const struct pool_account *a, uint64_t n);
 
 #endif

@@ -107,7 +107,7 @@ struct sched {
     bool lanes_woke; /* a request may go on that waits for its parts */
     bool room_made;  /* or for pages (daemon/room.h), or for room in a ring (daemon/kept.h) */
     uint64_t rank_left;   /* ids that a step may still have looked at at once (daemon/ranking.h) */
-    uint32_t n_paused;    /* answers that wait for pages, in the step that is made up */
+    uint32_t n_paused;    /* requests that wait for anybody, since the last step */
     bool stalled;         /* in the last one nobody did anything else */
     uint64_t deadline_ns; /* the first of all requests', or an earlier time; 0: none has any */
     bool stopping;
