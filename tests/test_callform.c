@@ -119,6 +119,7 @@ static const struct {
     { "{\"form\":\"xml\"," TOOLS "}", -EINVAL, "\"form\" is \"tagged\" or \"bare\"" },
     { "{" TOOLS "}", -EINVAL, "\"form\" is" },
     { "{\"form\":\"bare\"," TOOLS ",\"two\":1}", -ENOTSUP, "\"two\" is not known" },
+    { "{\"form\":\"tagged\"," TOOLS ",\"one\":\"no\"}", -EINVAL, "\"one\" is true or false" },
     { "{\"form\":\"bare\",\"tools\":[1]}", -EINVAL, "a tool: an object" },
     { "{\"form\":\"bare\",\"tools\":[{}]}", -EINVAL, "no name" },
     { "{\"form\":\"bare\",\"tools\":[{\"name\":\"\"}]}", -EINVAL, "no name" },
@@ -138,6 +139,10 @@ static const struct {
       -ENOTSUP, "the tool f: the schema's /properties/a/not: this keyword is not supported" },
     { "{\"form\":\"tagged\",\"tools\":[{\"name\":\"f\",\"parameters\":false}]}", -EINVAL,
       "the tool f: the schema: no value is valid" },
+    { "{\"form\":\"tagged\",\"tools\":[{\"name\":\"f\"},{\"name\":\"g\",\"parameters\":{\"$ref\":"
+      "\"#/$defs/a\",\"$defs\":{\"a\":{\"type\":\"array\",\"minItems\":1,\"items\":{\"$ref\":"
+      "\"#/$defs/a\"}}}}}]}",
+      -EINVAL, "nothing can stand for the tool g" },
     /* What begins as calls do. */
     { "{\"form\":\"tagged\"," TOOLS ",\"grammar\":\"root ::= [^x]*\"}", -ENOTSUP, APART },
     { "{\"form\":\"tagged\"," TOOLS ",\"grammar\":\"root ::= \\\"<tool_call>\\\" [ab]\"}", -ENOTSUP,
@@ -189,6 +194,30 @@ static void test_limits(void **state)
     strcpy(text + n + 600, "\"}]}");
     assert_int_equal(callform_compile(text, strlen(text), &g, &other), -E2BIG);
     assert_non_null(strstr(other.text, "the name is too long"));
+    assert_null(g);
+}
+
+/* A format that follows 120 ways through the head of each of 128 tools, and then is none of them.
+ */
+static void test_too_ambiguous(void **state)
+{
+    static char text[128 * 1024];
+    struct why why = { "" };
+    struct grammar *g = NULL;
+    size_t n = (size_t)sprintf(text, "{\"form\":\"bare\",\"tools\":[");
+
+    (void)state;
+    for (unsigned i = 0; i < CALLFORM_TOOLS_MAX; i++)
+        n += (size_t)sprintf(text + n, "%s{\"name\":\"%0440u\"}", i ? "," : "", i);
+    n += (size_t)sprintf(text + n, "],\"grammar\":\"d ::= [^:!?]\\nroot ::= d* \\\":\\\" (r0");
+    for (unsigned i = 1; i < 120; i++)
+        n += (size_t)sprintf(text + n, "|r%u", i);
+    n += (size_t)sprintf(text + n, ")");
+    for (unsigned i = 0; i < 120; i++)
+        n += (size_t)sprintf(text + n, "\\nr%u ::= d* \\\"!%u\\\"", i, i);
+    strcpy(text + n, "\"}");
+    assert_int_equal(callform_compile(text, strlen(text), &g, &why), -E2BIG);
+    assert_non_null(strstr(why.text, "too long to tell from calls"));
     assert_null(g);
 }
 
@@ -288,9 +317,8 @@ static void test_tags(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_texts),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits), cmocka_unit_test(test_too_ambiguous),
         cmocka_unit_test(test_tags),
     };
 

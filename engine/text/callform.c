@@ -2,6 +2,7 @@
  * confuse a reader is looked for in the format alone, which is compiled once more for it. */
 #include "engine/text/callform.h"
 
+#include "base/json_escape.h"
 #include "engine/text/gbnf.h"
 #include "engine/text/match.h"
 #include "engine/text/schema_inner.h"
@@ -16,6 +17,9 @@
 #define CLOSE_TAG "</tool_call>"
 #define HEAD_MAX  512u
 #define OF_MAX    64u
+
+/* Steps of telling a format from calls: some 0.1 s. */
+#define APART_WORK_MAX (64u << 20)
 
 struct callform {
     struct schema s;
@@ -80,6 +84,7 @@ static bool read_all(struct callform *c)
 {
     static const char *const keys[] = { "form", "tools", "one", "schema", "grammar", NULL };
     struct expr_build *b = &c->s.build;
+    struct json_object *one;
     const char *form;
     size_t n;
 
@@ -90,7 +95,10 @@ static bool read_all(struct callform *c)
     if (!c->tagged && (!form || strcmp(form, "bare") != 0))
         expr_fail(b, -EINVAL, "the calls: \"form\" is \"tagged\" or \"bare\"");
     c->arguments = c->tagged ? "arguments" : "parameters";
-    c->one = !c->tagged || json_object_get_boolean(schema_get(c->root, "one"));
+    one = schema_get(c->root, "one");
+    if (one && !json_object_is_type(one, json_type_boolean))
+        expr_fail(b, -EINVAL, "the calls: \"one\" is true or false");
+    c->one = !c->tagged || json_object_get_boolean(one);
     c->tools = schema_get(c->root, "tools");
     n = json_object_is_type(c->tools, json_type_array) ? json_object_array_length(c->tools) : 0;
     if (n == 0 || n > CALLFORM_TOOLS_MAX)
@@ -112,15 +120,19 @@ static uint32_t tag(struct expr_build *b, const char *text)
                     expr_seq2(b, expr_bytes(b, special, sizeof(special)), expr_text(b, text)));
 }
 
-/* Up to the arguments, spaced as templates write it. */
+/* Up to the arguments, spaced as templates write it. Not by json-c, which leaves out what it has no
+ * memory for, and says nothing. A name that is too long fills all of ret. */
 static void head_of(const struct callform *c, size_t i, char ret[HEAD_MAX])
 {
-    struct json_object *name = schema_get(json_object_array_get_idx(c->tools, i), "name");
+    size_t n = (size_t)snprintf(ret, HEAD_MAX, "{\"name\": \"");
+    char escape[JSON_ESCAPE_MAX];
 
-    (void)snprintf(ret, HEAD_MAX, "{\"name\": %s, \"%s\": ",
-                   json_object_to_json_string_ext(name, JSON_C_TO_STRING_PLAIN |
-                                                            JSON_C_TO_STRING_NOSLASHESCAPE),
-                   c->arguments);
+    for (const char *at = name_of(c, i); *at && n < HEAD_MAX - 1; at++)
+        n += json_escape((unsigned char)*at, escape)
+                 ? (size_t)snprintf(ret + n, HEAD_MAX - n, "%s", escape)
+                 : (size_t)snprintf(ret + n, HEAD_MAX - n, "%c", *at);
+    if (n < HEAD_MAX - 1)
+        (void)snprintf(ret + n, HEAD_MAX - n, "\", \"%s\": ", c->arguments);
 }
 
 static uint32_t arguments(struct callform *c, size_t i)
@@ -136,8 +148,8 @@ static uint32_t a_call(struct callform *c)
 {
     struct expr_build *b = &c->s.build;
     size_t mark = expr_mark(b), n = json_object_array_length(c->tools);
-    uint32_t rule = expr_rule(b, "a call");
     char head[HEAD_MAX];
+    uint32_t rule;
 
     for (size_t i = 0; i < n && !b->err; i++) {
         head_of(c, i, head);
@@ -145,6 +157,8 @@ static uint32_t a_call(struct callform *c)
             expr_fail(b, -E2BIG, "%sthe name is too long", c->of[i]);
         expr_put(b, expr_seq2(b, expr_text(b, head), arguments(c, i)));
     }
+    rule =
+        expr_rule(b, "a call"); /* behind the tools': of rules without a text the first is told */
     expr_define(b, rule, expr_seq2(b, expr_any_of(b, mark), expr_text(b, "}")));
     return expr_call(b, rule);
 }
@@ -204,6 +218,7 @@ static void tell_apart(struct callform *c, uint32_t rule)
     size_t n = c->tagged ? 1 : json_object_array_length(c->tools);
     struct grammar *g = NULL;
     char head[HEAD_MAX] = OPEN_TAG;
+    uint64_t work = 0;
 
     if (!m)
         expr_fail(b, -ENOMEM, "no memory for a grammar");
@@ -217,6 +232,11 @@ static void tell_apart(struct callform *c, uint32_t rule)
                       "the format has texts that begin with %.100s, as calls of tools do: nobody "
                       "could tell which of them an answer is",
                       head);
+        work += m->work;
+        if (work > APART_WORK_MAX)
+            expr_fail(b, -E2BIG,
+                      "the grammar is too ambiguous: its texts take too long to tell "
+                      "from calls");
     }
     grammar_free(g);
     free(m);
