@@ -665,8 +665,10 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
         return false; /* the disk rings */
     /* At once: nobody rings for what it gave up itself. */
     while (hydrate_less(r->memory))
-        if (seq_reserve(ret->seq, ret->n_tokens) == 0)
+        if (seq_reserve(ret->seq, ret->n_tokens) == 0) {
+            r->paused = false;
             return true;
+        }
     n = seq_wants(ret->seq, ret->n_tokens);
     if (served_lost(&s->served) || (!room_waits(s, r, n) && !gives_way(s, r, n)))
         request_fail_pages(s, r, ret->seq->account, n, "reading %u more tokens", ret->n_tokens);

@@ -172,16 +172,19 @@ static void fail_lane(struct sched *s, struct request *r, const struct choices *
     const struct texts_one *c = &ch->texts.list[ch->lanes.n_begun];
     const struct seq *q = &r->session->seq;
     uint32_t n = (uint32_t)(c->end - c->first), need = seq_wants(q, n) + 1;
+    uint32_t all = q->n_pages + seq_wants(q, n - 1);
+    bool short_of; /* entries */
 
     if (e != -ENOSPC) {
         request_fail_memory(s, r, e);
         return;
     }
     /* A fork costs its client as many entries as the session has, and then those of the text. */
-    if (pool_room_shared(q->account) < q->n_pages)
-        need = q->n_pages;
-    if (!room_to_share(s, r, q->account, q->n_pages + seq_wants(q, n)) &&
-        !room_comes(s, r, q->account, need) && !room_waits(s, r, need) &&
+    short_of = q->account->limit - q->account->used < all;
+    if (short_of)
+        need = all;
+    if (!room_to_share(s, r, q->account, all) &&
+        (short_of || (!room_comes(s, r, q->account, need) && !room_waits(s, r, need))) &&
         !room_gives_way(s, r, need))
         request_fail_pages(s, r, q->account, need,
                            "reading %u tokens behind the session's %u in a fork of it", n,

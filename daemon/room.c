@@ -192,28 +192,49 @@ static bool would_circle(const struct ask *k, const struct request *r)
     return is_in_parts(r) && r->times.number > k->whole->times.number;
 }
 
+/* It may wait for anybody, for as long as others compute: who is interactive does not wait for it.
+ */
+static bool may_last(const struct ask *k, const struct request *r)
+{
+    return r->paused && r->priority == WIRE_BACKGROUND && k->r->priority == WIRE_INTERACTIVE;
+}
+
+/* Its reader holds it up, or a part of the same request: they end together. */
+static bool is_held_up(const struct sched *s, const struct request *r, const struct request *whole)
+{
+    const struct request *x;
+
+    if (r->times.blocked_at || !is_in_parts(whole))
+        return r->times.blocked_at;
+    TAILQ_FOREACH (x, &s->active, link)
+        if (x->lane && x->lane->whole == whole && x->times.blocked_at)
+            return true;
+    return false;
+}
+
 /* x, of which r is a request or a part, while that goes on: one that its reader holds up is no
  * help. */
-static bool will_end(const struct ask *k, const struct session *x, const struct request *r)
+static bool will_end(const struct sched *s, const struct ask *k, const struct session *x,
+                     const struct request *r)
 {
     const struct request *whole = r->lane ? r->lane->whole : r;
 
     if (!whole) /* it was left behind, and goes before the next step */
         return is_own(k, x);
-    return whole != k->whole && !(k->keeps && would_circle(k, whole)) && !x->opening && !x->lost &&
-           is_own_lesser(k, x) && r->times.blocked_at == 0;
+    return whole != k->whole && !(k->keeps && (would_circle(k, whole) || may_last(k, r))) &&
+           !x->opening && !x->lost && is_own_lesser(k, x) && !is_held_up(s, r, whole);
 }
 
 /* Of the owner's own. One that waits for pages itself has none, or keeps them. */
-static bool will_go(const struct ask *k, const struct session *x)
+static bool will_go(const struct sched *s, const struct ask *k, const struct session *x)
 {
-    return x->busy && will_end(k, x, x->busy) && away_can(&x->memory);
+    return x->busy && will_end(s, k, x, x->busy) && away_can(&x->memory);
 }
 
 /* The session of a part, which ends with it. NULL: that will not help. */
-static struct session *part_of(const struct ask *k, const struct request *r)
+static struct session *part_of(const struct sched *s, const struct ask *k, const struct request *r)
 {
-    return r->lane && r->session && will_end(k, r->session, r) ? r->session : NULL;
+    return r->lane && r->session && will_end(s, k, r->session, r) ? r->session : NULL;
 }
 
 /* --- how much that would be ------------------------------------------------------------------- */
@@ -280,10 +301,10 @@ static struct gain count_all(struct sched *s, const struct ask *k, bool later)
 
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (x, &c->sessions, link)
-            if (goes(k, x, true) || (later && will_go(k, x)))
+            if (goes(k, x, true) || (later && will_go(s, k, x)))
                 count_pages(s, k, x, 1, &g);
     TAILQ_FOREACH (r, &s->active, link)
-        if (later && (x = part_of(k, r)))
+        if (later && (x = part_of(s, k, r)))
             count_pages(s, k, x, 1, &g);
     return g;
 }
@@ -304,10 +325,10 @@ static struct gain count_most(struct sched *s, const struct ask *k, bool later)
 
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (x, &c->sessions, link)
-            if (goes(k, x, false) || (later && will_go(k, x)))
+            if (goes(k, x, false) || (later && will_go(s, k, x)))
                 add_most(k, x, &g);
     TAILQ_FOREACH (r, &s->active, link)
-        if (later && (x = part_of(k, r)))
+        if (later && (x = part_of(s, k, r)))
             add_most(k, x, &g);
     g.of_owner = g.n;
     return g;
@@ -524,7 +545,8 @@ static bool waits(struct sched *s, struct request *r, struct ask *k)
     bool is;
 
     k->keeps = true;
-    is = (r->lane && !lane_is_first(r->lane)) || (!has(s, k) && later(s, k)) || waits_for_any(s, r);
+    is = (r->lane && !lane_is_first(r->lane)) || (!has(s, k) && later(s, k)) ||
+         (!k->shares && waits_for_any(s, r)); /* nobody else gives entries back */
     if (is && !r->paused)
         memory_rest(r->memory); /* those may want what it compresses with */
     r->paused = is;

@@ -32,13 +32,16 @@
  *     has more than an even part
  *
  * Its user's are waited for only if there will be enough when they have ended, and not where their
- * reader holds them up. Nobody who holds pages waits for one that waits, so that there are no
- * circles: of two answers that want each other's pages the second one gives way (room_gives_way),
- * and comes back when the first has ended; where its ids do not bring it back it ends instead.
- * Several answers, scored choices and embeddings are in parts, which do not give way once one has
- * begun: so nobody who holds pages waits for them but younger ones, and single ones give way to
- * them. Of what segments are compressed with an answer gives back all that it has before it waits.
- * What comes back, and finds nobody to wait for, tries with what there is.
+ * reader holds them up; nor by an interactive one for a background one that waits, since that may
+ * wait for anybody. Entries of an account nobody gives back but its client. Nobody who holds pages
+ * waits for one that waits, so that there are no circles: of two answers that want each other's
+ * pages the second one gives way (room_gives_way), and comes back when the first has ended; where
+ * its ids do not bring it back it ends instead. Several answers, scored choices and embeddings are
+ * in parts, which do not give way once one has begun: so nobody who holds pages waits for them but
+ * younger ones, and single ones give way to them. Of what segments are compressed with an answer
+ * gives back all that it has before it waits. What comes back, and finds nobody to wait for, tries
+ * with what there is. Nobody waits for the pages that compressing takes (batch.c, plan_upkeep): who
+ * finds none fails.
  *
  * Threads    the scheduler's, between steps.
  */
