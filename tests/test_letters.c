@@ -586,6 +586,7 @@ static void *run_control_and_fail(void *arg)
 /* The end of a pause, at which the listener can't be waited for: there is a later end. */
 static void test_pause_ends_though_a_watch_fails(void **state)
 {
+    uint64_t failed = fault_n_failed();
     struct hostile h;
 
     (void)state;
@@ -593,6 +594,8 @@ static void test_pause_ends_though_a_watch_fails(void **state)
     assert_int_equal(epoll_ctl(control.epoll, EPOLL_CTL_DEL, listener.fd, NULL), 0);
     control.paused = true;
     assert_int_equal(pthread_create(&control_thread, NULL, run_control_and_fail, &control), 0);
+    while (fault_n_failed() == failed) /* before a letter of the scheduler's is read */
+        (void)usleep(100);
     assert_int_equal(pthread_create(&sched_thread, NULL, sched_main, sched), 0);
     come_in(&h);
     stop();

@@ -76,6 +76,13 @@ static void spoil(enum io_code code, uint64_t nth, enum io_fault_what what, int 
                   &(struct io_fault){ .code = code, .nth = nth, .what = what, .error = error });
 }
 
+/* Time goes by while the disk has nothing to do: one that has is silent then. */
+static void pass(uint64_t ns)
+{
+    rig_settle(&rig);
+    passed_ns += ns;
+}
+
 static void assert_says(const char *words)
 {
     const char *degraded = rig_stats(&rig).degraded;
@@ -128,7 +135,7 @@ static void a_put_fails_anywhere(void **state)
             assert_int_equal(rig_get(&rig, &r), 0);
             assert_tidy();
             assert_int_equal(rig_put(&rig, &r), -EROFS);
-            passed_ns += 400 * CLOCK_S;
+            pass(400 * CLOCK_S);
             assert_int_equal(rig_put(&rig, &r), 0);
             assert_says(NULL);
             assert_int_equal(rig_get(&rig, &r), 64);
@@ -154,7 +161,7 @@ static void what_failed_early_is_not_counted(void **state)
         spoil(early[i], 1, IO_FAULT_ERROR, EIO);
         assert_int_equal(rig_put(&rig, &r), -EIO);
         io_faulty_clear(rig.io);
-        passed_ns += 600 * CLOCK_S;
+        pass(600 * CLOCK_S);
         s = rig_stats(&rig);
         assert_int_equal(s.written_today, rig_len(&r));
         assert_int_equal(s.written, rig_len(&r));
@@ -162,12 +169,12 @@ static void what_failed_early_is_not_counted(void **state)
     spoil(IO_OPEN, 1, IO_FAULT_ERROR, EIO);
     assert_int_equal(rig_put_name(&rig, RIG_OWNER, 1, "a name", "text"), -EIO);
     io_faulty_clear(rig.io);
-    passed_ns += 600 * CLOCK_S;
+    pass(600 * CLOCK_S);
     assert_int_equal(rig_stats(&rig).written_today, rig_len(&r));
     spoil(IO_OPEN, 0, IO_FAULT_ERROR, ENOSPC); /* it is tried again, and fails again */
     assert_int_equal(rig_put_name(&rig, RIG_OWNER, 1, "a name", "text"), -ENOSPC);
     io_faulty_clear(rig.io);
-    passed_ns += 600 * CLOCK_S;
+    pass(600 * CLOCK_S);
     assert_int_equal(rig_stats(&rig).written_today, rig_len(&r));
     r.seed++;
     spoil(IO_RENAME, 1, IO_FAULT_ERROR, EIO);
@@ -197,7 +204,7 @@ static void a_full_disk_makes_room(void **state)
     assert_int_equal(rig_put(&rig, &r), -EROFS);
     io_faulty_clear(rig.io);
     assert_tidy();
-    passed_ns += 2 * CLOCK_S;
+    pass(2 * CLOCK_S);
     assert_says("tried again");
     assert_int_equal(rig_put(&rig, &r), 0);
     assert_says(NULL);
@@ -214,11 +221,11 @@ static void tries_are_further_and_further_apart(void **state)
     for (int i = 0; i < 12; i++) {
         assert_int_equal(rig_put(&rig, &r), -EROFS);
         assert_says("read-only");
-        passed_ns += pause / 2;
+        pass(pause / 2);
         assert_says("the next try is in");
         assert_int_equal(rig_put(&rig, &r), -EROFS);
         assert_int_equal(io_faulty_n(rig.io, IO_OPEN) > 0, 1);
-        passed_ns += pause / 2 + CLOCK_MS;
+        pass(pause / 2 + CLOCK_MS);
         assert_says("tried again");
         pause = pause * 2 > 300 * CLOCK_S ? 300 * CLOCK_S : pause * 2;
     }
@@ -271,7 +278,7 @@ static void a_name_fails_anywhere(void **state)
         /* The sync of the folder may fail behind the rename. */
         assert_true(name_is(was) || name_is(next));
         assert_int_equal(rig_stats(&rig).bytes, 4096);
-        passed_ns += 400 * CLOCK_S;
+        pass(400 * CLOCK_S);
         assert_int_equal(put_name(next), 0);
         assert_true(name_is(next));
         memcpy(was, next, sizeof(was));
@@ -303,7 +310,7 @@ static void a_new_folder_is_synced(void **state)
         spoil(IO_SYNC, 1 + i / 2, IO_FAULT_ERROR, EIO);
         (void)n_syncs(name, owner, 1, -EIO);
         io_faulty_clear(rig.io);
-        passed_ns += 400 * CLOCK_S;
+        pass(400 * CLOCK_S);
         assert_int_equal(n_syncs(name, owner, 1, 0), 4); /* two folders; a file, and its name */
         assert_int_equal(n_syncs(name, owner, 2, 0), 2);
     }
@@ -347,7 +354,7 @@ static void a_folder_vanishes(void **state)
     assert_says("not kept");
     (void)snprintf(cmd, sizeof(cmd), "rm %s", rig.path);
     assert_int_equal(system(cmd), 0);
-    passed_ns += 2 * CLOCK_S;
+    pass(2 * CLOCK_S);
     assert_int_equal(rig_put(&rig, &b), 0);
     assert_says(NULL);
 }
@@ -521,7 +528,7 @@ static void keeps_no_books_by_itself(void **state)
     (void)store_pump(rig.store);
     assert_int_equal(io_faulty_n(rig.io, IO_WRITE), n_written);
     assert_int_equal(io_faulty_n(rig.io, IO_DATE), n_dated);
-    passed_ns += 61 * CLOCK_S;
+    pass(61 * CLOCK_S);
     (void)store_pump(rig.store);
     assert_int_equal(io_faulty_n(rig.io, IO_WRITE), n_written + 1);
     assert_int_equal(io_faulty_n(rig.io, IO_DATE), n_dated + 1);
@@ -652,7 +659,7 @@ static void no_call_is_needed(void **state)
         if (!fault_disarm(&f))
             break;
         failed += err < 0;
-        passed_ns += 400 * CLOCK_S;
+        pass(400 * CLOCK_S);
         assert_int_equal(fault_n_descriptors(), n_descriptors);
         /* The next life is as if nothing had been. */
         assert_int_equal(live(), 0);

@@ -20,7 +20,7 @@
 static _Thread_local bool armed;
 static _Thread_local uint64_t fail_at;
 static _Thread_local struct fault now;
-static _Atomic uint64_t n_allocations;
+static _Atomic uint64_t n_allocations, n_failed;
 static _Atomic int64_t n_mapped;
 static _Atomic size_t most = SIZE_MAX; /* that one pread or pwrite moves */
 static _Atomic bool stands;            /* pwrite moves nothing */
@@ -82,8 +82,14 @@ static bool fails(const char *name, int error)
         return false;
     now.name = name;
     now.error = error;
+    n_failed++;
     errno = error;
     return true;
+}
+
+uint64_t fault_n_failed(void)
+{
+    return n_failed;
 }
 
 bool fault_here(const char *name, int error)

@@ -32,6 +32,9 @@ void fault_arm(uint64_t n);
 /* Calls do what they should again. True: one failed. */
 bool fault_disarm(struct fault *ret);
 
+/* Calls that failed so since the program began, of all threads. */
+uint64_t fault_n_failed(void);
+
 /* Whether a call that a test watches itself, of another library, is the one that fails; it counts.
  */
 bool fault_here(const char *name, int error);
