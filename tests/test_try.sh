@@ -22,12 +22,15 @@ END
 program scripts/fetch-model <<'END'
 echo model.gguf
 END
+# It serves when it can be told to end: a signal that came before would kill it, or be lost.
 program build/release/gistd <<'END'
 trap 'exit 0' TERM
+: >"$GISTD_SOCKET"
 while :; do sleep 0.05; done
 END
 # What is asked about a file is answered by all that is in it, or as $SAYS has it.
 program build/release/gistctl <<'END'
+[ "$1" != status ] || exec test -e "$GISTD_SOCKET"
 [ "$1" = ask ] || exit 0
 while [ $# -gt 1 ]; do
     [ "$1" != -f ] || file=$2
@@ -53,6 +56,7 @@ check 'they are shown' [ "$(grep -c '^It is 42.$' "$tmp/out")" -eq 3 ]
 check 'the way on is shown, too' grep -q 'open http://localhost:4478/' "$tmp/err"
 
 program build/release/gistctl <<'END'
+[ "$1" != status ] || exec test -e "$GISTD_SOCKET"
 [ "$1" != ask ]
 END
 code 'no answer' 1 "$tree/scripts/try"
